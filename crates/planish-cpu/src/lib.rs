@@ -1,0 +1,1 @@
+//! CPU kernels over slices, one instruction set at a time.

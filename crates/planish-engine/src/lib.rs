@@ -1,0 +1,1 @@
+//! Passes, planner, memory plan, thread pool and sessions.

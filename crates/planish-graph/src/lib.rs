@@ -1,0 +1,1 @@
+//! Tensors, the graph, its operators and their reference meaning.

@@ -1,0 +1,1 @@
+//! Makes convolutional networks small and fast, and runs them.
