@@ -1,0 +1,56 @@
+//! The bytes of a tensor: zeroed, aligned for every vector width, charged to the thread's memory budget.
+
+use crate::error::{Error, Result};
+use crate::limits::{self, Charge};
+use bytemuck::{Pod, Zeroable};
+
+/// One cache line; a vector of these is 64-byte aligned without any unsafe code.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Line([u8; 64]);
+
+/// Aligned bytes.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    lines: Vec<Line>,
+    bytes: usize,
+    charge: Option<Charge>,
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("line")
+    }
+}
+
+impl Buffer {
+    /// `bytes` zero bytes; an error where the budget or the machine has no room for them.
+    pub(super) fn zeroed(bytes: usize) -> Result<Buffer> {
+        let charge = limits::current_budget().map(|b| b.charge(bytes)).transpose()?;
+        let count = bytes.div_ceil(64);
+        let mut lines = Vec::new();
+        lines
+            .try_reserve_exact(count)
+            .map_err(|_| Error::limit(format!("cannot allocate {bytes} bytes on this machine")))?;
+        lines.resize(count, Line::zeroed());
+        Ok(Buffer { lines, bytes, charge })
+    }
+    pub(super) fn bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.lines)[..self.bytes]
+    }
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.bytes]
+    }
+}
+
+impl Clone for Buffer {
+    /// A copy; it is not charged when the budget has no room, since cloning cannot fail.
+    fn clone(&self) -> Buffer {
+        let charge = self
+            .charge
+            .as_ref()
+            .and_then(|_| limits::current_budget())
+            .and_then(|b| b.charge(self.bytes).ok());
+        Buffer { lines: self.lines.clone(), bytes: self.bytes, charge }
+    }
+}

@@ -1,0 +1,139 @@
+//! Elements of any type as wide numbers, so that a reference is written once for floats and once for integers.
+//!
+//! Floats widen to `f64` and round once on the way back; integers and truth values widen to `i128`, which holds every
+//! sum and product that an operator may form, and wrap on the way back as machine integers do.
+
+use super::{DType, Tensor};
+use crate::error::{Error, Result};
+use half::{bf16, f16};
+
+/// The elements of a tensor, widened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Numbers {
+    /// From a float tensor, exactly.
+    Float(Vec<f64>),
+    /// From an integer or `Bool` tensor, exactly.
+    Int(Vec<i128>),
+}
+
+impl Numbers {
+    /// The elements as `f64`; integers are converted (rounding beyond 2^53).
+    pub fn into_floats(self) -> Vec<f64> {
+        match self {
+            Numbers::Float(v) => v,
+            Numbers::Int(v) => v.into_iter().map(|x| x as f64).collect(),
+        }
+    }
+}
+
+impl Tensor {
+    /// The elements, widened.
+    pub fn to_numbers(&self) -> Numbers {
+        macro_rules! float {
+            ($t:ty, $f:expr) => {
+                Numbers::Float(bytemuck::cast_slice::<u8, $t>(self.bytes()).iter().map($f).collect())
+            };
+        }
+        macro_rules! int {
+            ($t:ty) => {
+                Numbers::Int(
+                    bytemuck::cast_slice::<u8, $t>(self.bytes()).iter().map(|&x| x as i128).collect(),
+                )
+            };
+        }
+        match self.dtype() {
+            DType::F64 => float!(f64, |&x| x),
+            DType::F32 => float!(f32, |&x| x as f64),
+            DType::F16 => float!(f16, |x| x.to_f64()),
+            DType::BF16 => float!(bf16, |x| x.to_f64()),
+            DType::I8 => int!(i8),
+            DType::U8 | DType::Bool => int!(u8),
+            DType::I16 => int!(i16),
+            DType::U16 => int!(u16),
+            DType::I32 => int!(i32),
+            DType::U32 => int!(u32),
+            DType::I64 => int!(i64),
+            DType::U64 => int!(u64),
+        }
+    }
+
+    /// The elements as `f64`, whatever their type.
+    pub fn to_f64s(&self) -> Vec<f64> {
+        self.to_numbers().into_floats()
+    }
+
+    /// A float tensor from `f64` values, each rounded to nearest even; an error where `dtype` is no float type or the
+    /// number of values does not fit `shape`.
+    pub fn from_f64s(dtype: DType, shape: &[usize], values: &[f64]) -> Result<Tensor> {
+        match dtype {
+            DType::F64 => Tensor::new(shape, values),
+            DType::F32 => fill::<f32, _>(dtype, shape, values, |x| x as f32),
+            DType::F16 => fill::<f16, _>(dtype, shape, values, f16::from_f64),
+            DType::BF16 => fill::<bf16, _>(dtype, shape, values, bf16::from_f64),
+            _ => Err(Error::invalid(format!("cannot make a tensor of type {dtype} from floats"))),
+        }
+    }
+
+    /// An integer or `Bool` tensor from wide integers, wrapped to the type's width (`Bool`: not equal to zero).
+    pub fn from_ints(dtype: DType, shape: &[usize], values: &[i128]) -> Result<Tensor> {
+        match dtype {
+            DType::I8 => fill::<i8, _>(dtype, shape, values, |x| x as i8),
+            DType::U8 => fill::<u8, _>(dtype, shape, values, |x| x as u8),
+            DType::I16 => fill::<i16, _>(dtype, shape, values, |x| x as i16),
+            DType::U16 => fill::<u16, _>(dtype, shape, values, |x| x as u16),
+            DType::I32 => fill::<i32, _>(dtype, shape, values, |x| x as i32),
+            DType::U32 => fill::<u32, _>(dtype, shape, values, |x| x as u32),
+            DType::I64 => fill::<i64, _>(dtype, shape, values, |x| x as i64),
+            DType::U64 => fill::<u64, _>(dtype, shape, values, |x| x as u64),
+            DType::Bool => fill::<u8, _>(dtype, shape, values, |x| (x != 0) as u8),
+            _ => Err(Error::invalid(format!("cannot make a tensor of type {dtype} from integers"))),
+        }
+    }
+
+    /// A tensor of `dtype` from widened elements of the same sort (float from float, integer from integer).
+    pub fn from_numbers(dtype: DType, shape: &[usize], numbers: &Numbers) -> Result<Tensor> {
+        match numbers {
+            Numbers::Float(v) => Tensor::from_f64s(dtype, shape, v),
+            Numbers::Int(v) => Tensor::from_ints(dtype, shape, v),
+        }
+    }
+}
+
+/// A tensor whose elements are `convert`ed from `values` (`Bool` is stored through `u8`).
+fn fill<T, V>(dtype: DType, shape: &[usize], values: &[V], convert: impl Fn(V) -> T) -> Result<Tensor>
+where
+    T: bytemuck::Pod,
+    V: Copy,
+{
+    let mut tensor = Tensor::zeros(dtype, shape)?;
+    if tensor.len() != values.len() {
+        return Err(Error::invalid(format!("{} values do not fill shape {shape:?}", values.len())));
+    }
+    let target: &mut [T] = bytemuck::cast_slice_mut(tensor.bytes_mut());
+    for (t, &v) in target.iter_mut().zip(values) {
+        *t = convert(v);
+    }
+    Ok(tensor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_round_trips() {
+        for dtype in DType::ALL {
+            let numbers =
+                if dtype.is_float() { Numbers::Float(vec![0.0, 1.0]) } else { Numbers::Int(vec![0, 1]) };
+            let tensor = Tensor::from_numbers(dtype, &[2], &numbers).unwrap();
+            assert_eq!(tensor.to_numbers(), numbers, "{dtype}");
+        }
+    }
+
+    #[test]
+    fn integers_wrap() {
+        let t = Tensor::from_ints(DType::I8, &[3], &[127, 128, -129]).unwrap();
+        assert_eq!(t.to_i64s().unwrap(), [127, -128, 127]);
+        assert!(Tensor::from_ints(DType::F32, &[0], &[]).is_err());
+    }
+}
