@@ -1,0 +1,104 @@
+//! What a step sees while it runs: the arena, the caller's inputs, the tensors made on the way, and the thread pool.
+
+use crate::plan::{BufferView, Operand};
+use crate::run::arena::Arena;
+use planish_cpu::isa::Isa;
+use planish_cpu::threads::ThreadPool;
+use planish_cpu::view::{Rows, RowsMut};
+use planish_graph::{Error, Result, Tensor};
+
+/// The surroundings of a step.
+pub(crate) struct Environment<'a> {
+    pub(crate) arena: &'a mut Arena,
+    /// Where each buffer starts in the arena, in elements.
+    pub(crate) offsets: &'a [usize],
+    /// The graph's inputs, as the caller gave them.
+    pub(crate) inputs: &'a [Tensor],
+    /// Tensors whose shape or type is not for the arena, by slot.
+    pub(crate) heap: Vec<Option<Tensor>>,
+    /// The graph's outputs, by index, as steps finish them.
+    pub(crate) outputs: Vec<Option<Tensor>>,
+    pub(crate) pool: &'a ThreadPool,
+    pub(crate) isa: Isa,
+}
+
+impl Environment<'_> {
+    fn address(&mut self, view: &BufferView) -> *mut f32 {
+        // SAFETY: the memory plan made the arena long enough for every view of every buffer, so the offset is inside.
+        unsafe { self.arena.start().as_ptr().add(self.offsets[view.buffer] + view.start) }
+    }
+
+    /// An `f32` operand as rows of its view.
+    pub(crate) fn rows(&mut self, operand: &Operand) -> Result<Rows<'static>> {
+        let (pointer, view) = match operand {
+            Operand::Buffer(view) => (self.address(view).cast_const(), (view.rows, view.channels, view.row_stride)),
+            Operand::Input { index, rows, channels } => {
+                (self.inputs[*index].as_slice::<f32>()?.as_ptr(), (*rows, *channels, *channels))
+            }
+            Operand::Constant { tensor, rows, channels } => {
+                (tensor.as_slice::<f32>()?.as_ptr(), (*rows, *channels, *channels))
+            }
+            Operand::Heap(_) => return Err(Error::invalid("a kernel was planned on a tensor made at run time")),
+        };
+        // SAFETY: the memory plan keeps a buffer's elements unwritten while a step reads them, inputs and constants are
+        // not written at all, and all of them outlive the step that asked: `Environment` borrows or owns them, and steps
+        // do not keep views. Rows, channels and stride were checked against the buffer when the plan was made.
+        Ok(unsafe { Rows::from_raw(pointer, view.0, view.1, view.2) })
+    }
+
+    /// A buffer's view to write.
+    pub(crate) fn rows_mut(&mut self, view: &BufferView) -> RowsMut<'static> {
+        let pointer = self.address(view);
+        // SAFETY: as for `rows`; and the memory plan gives these elements to this step alone while it runs (elementwise
+        // steps that write over an input read each element before they write it, through raw addresses).
+        unsafe { RowsMut::from_raw(pointer, view.rows, view.channels, view.row_stride) }
+    }
+
+    /// Scratch memory of a step.
+    pub(crate) fn scratch(&mut self, view: &BufferView) -> &'static mut [f32] {
+        let pointer = self.address(view);
+        // SAFETY: a scratch buffer is dense, alive for this step only, and nobody else names it; arena memory is
+        // initialised (zeroed when made). The step drops the slice before it returns.
+        unsafe { std::slice::from_raw_parts_mut(pointer, view.rows * view.channels) }
+    }
+
+    /// An operand as a tensor of `shape` in ONNX's layout: what reference evaluation takes.
+    pub(crate) fn tensor(&mut self, operand: &Operand, shape: Option<&[usize]>) -> Result<Tensor> {
+        match operand {
+            Operand::Input { index, .. } => match shape {
+                Some(shape) => self.inputs[*index].reshaped(shape),
+                None => Ok(self.inputs[*index].clone()),
+            },
+            Operand::Constant { tensor, .. } => match shape {
+                Some(shape) => tensor.reshaped(shape),
+                None => Ok(tensor.clone()),
+            },
+            Operand::Heap(slot) => {
+                self.heap[*slot].clone().ok_or_else(|| Error::invalid("a tensor was read before it was made"))
+            }
+            Operand::Buffer(_) => {
+                let rows = self.rows(operand)?;
+                let shape = shape.ok_or_else(|| Error::invalid("a buffer without a shape was read"))?;
+                let mut tensor = Tensor::zeros(planish_graph::DType::F32, shape)?;
+                let target = tensor.as_mut_slice::<f32>()?;
+                for (r, piece) in target.chunks_exact_mut(rows.channels().max(1)).enumerate() {
+                    piece.copy_from_slice(rows.row(r));
+                }
+                Ok(tensor)
+            }
+        }
+    }
+
+    /// Copies a tensor into a dense view.
+    pub(crate) fn store(&mut self, view: &BufferView, tensor: &Tensor) -> Result<()> {
+        let mut target = self.rows_mut(view);
+        let source = tensor.as_slice::<f32>()?;
+        if source.len() != view.rows * view.channels {
+            return Err(Error::invalid(format!("made shape {:?}, which is not what was planned", tensor.shape())));
+        }
+        for (r, piece) in source.chunks_exact(view.channels.max(1)).enumerate() {
+            target.row_mut(r).copy_from_slice(piece);
+        }
+        Ok(())
+    }
+}
