@@ -1,5 +1,6 @@
 //! What a step sees while it runs: the arena, the caller's inputs, the tensors made on the way, and the thread pool.
 
+use crate::plan::layout::Layout;
 use crate::plan::{BufferView, Operand};
 use crate::run::arena::Arena;
 use planish_cpu::isa::Isa;
@@ -89,12 +90,19 @@ impl Environment<'_> {
         }
     }
 
-    /// Copies a tensor into a dense view.
-    pub(crate) fn store(&mut self, view: &BufferView, tensor: &Tensor) -> Result<()> {
-        let mut target = self.rows_mut(view);
+    /// Copies an `f32` tensor in ONNX's order into a view that is in `layout`.
+    pub(crate) fn store(&mut self, view: &BufferView, layout: Layout, tensor: &Tensor) -> Result<()> {
         let source = tensor.as_slice::<f32>()?;
         if source.len() != view.rows * view.channels {
             return Err(Error::invalid(format!("made shape {:?}, which is not what was planned", tensor.shape())));
+        }
+        let mut target = self.rows_mut(view);
+        if layout == Layout::ChannelsLast {
+            let (images, channels) = (tensor.shape()[0], tensor.shape()[1]);
+            let pixels = tensor.shape()[2..].iter().product();
+            let rows = Rows::dense(source, images * channels, pixels).map_err(|e| Error::invalid(e.to_string()))?;
+            planish_cpu::layout::to_channels_last(self.isa, self.pool, rows, images, channels, pixels, target);
+            return Ok(());
         }
         for (r, piece) in source.chunks_exact(view.channels.max(1)).enumerate() {
             target.row_mut(r).copy_from_slice(piece);

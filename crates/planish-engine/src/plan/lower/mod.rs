@@ -10,14 +10,14 @@ use super::placement::{self, Placement};
 use super::{BufferView, Kernel, Operand, Step, StepInfo, memory};
 use crate::run::environment::Environment;
 use planish_graph::error::Context;
-use planish_graph::limits::element_count;
 use planish_graph::{DType, Error, Fact, Graph, Node, Result, Tensor, ValueId};
+use planish_cpu::view::RowsMut;
 use std::collections::HashMap;
 
 /// What the plan is made for.
 pub(crate) struct Target<'a> {
     pub(crate) isa: planish_cpu::isa::Isa,
-    pub(crate) threads: usize,
+    pub(crate) pool: &'a planish_cpu::threads::ThreadPool,
     pub(crate) chooser: &'a super::choose::Chooser,
 }
 
@@ -41,11 +41,6 @@ pub(crate) struct Lowering<'a> {
     heap_slots: usize,
 }
 
-/// The operands that a step names, so that the memory plan knows when they live.
-pub(crate) struct Touched {
-    buffers: Vec<usize>,
-}
-
 /// What the operator of `node` wishes of layouts.
 pub(crate) fn wish(node: &Node, facts: &[Option<Fact>]) -> Wish {
     let _ = (node, facts);
@@ -62,4 +57,344 @@ pub(crate) fn is_alias(node: &Node, facts: &[Option<Fact>], layouts: &[Layout]) 
 pub(crate) fn channel_concat(node: &Node, facts: &[Option<Fact>], layouts: &[Layout]) -> Option<ValueId> {
     let _ = (node, facts, layouts);
     None
+}
+
+/// Compiles a specialised graph.
+pub(crate) fn lower(graph: &Graph, facts: &[Option<Fact>], target: &Target<'_>) -> Result<super::Plan> {
+    let layouts = layout::assign(graph, facts);
+    let placements = placement::assign(graph, facts, &layouts);
+    let mut last_reader = vec![0; graph.values.len()];
+    for (n, node) in graph.nodes.iter().enumerate() {
+        for v in node.inputs.iter().flatten() {
+            last_reader[v.0 as usize] = n;
+        }
+    }
+    for v in &graph.outputs {
+        last_reader[v.0 as usize] = usize::MAX;
+    }
+    let mut lowering = Lowering {
+        graph,
+        facts,
+        target,
+        layouts,
+        placements,
+        roots: HashMap::new(),
+        found: HashMap::new(),
+        lives: Vec::new(),
+        names: Vec::new(),
+        last_reader,
+        node_index: 0,
+        steps: Vec::new(),
+        heap_slots: 0,
+    };
+    lowering.place_inputs()?;
+    for (n, node) in graph.nodes.iter().enumerate() {
+        lowering.node_index = n;
+        lowering.node(node).context(|| node.place())?;
+    }
+    lowering.node_index = graph.nodes.len();
+    for (index, &v) in graph.outputs.iter().enumerate() {
+        lowering.graph_output(index, v)?;
+    }
+    let memory = memory::assign(&lowering.lives);
+    let outputs = graph
+        .outputs
+        .iter()
+        .map(|v| match &facts[v.0 as usize] {
+            Some(fact) => Ok((fact.dtype, fact.shape.clone())),
+            None => Err(Error::invalid(format!("nothing is known of output \"{}\"", graph.value(*v).name))),
+        })
+        .collect::<Result<_>>()?;
+    Ok(super::Plan {
+        steps: lowering.steps,
+        offsets: memory.offsets,
+        arena_len: memory.len,
+        heap_slots: lowering.heap_slots,
+        outputs,
+    })
+}
+
+/// The rows and channels as which a value of ONNX shape `shape` is seen in `layout`.
+pub(crate) fn rows_of(layout: Layout, shape: &[usize]) -> (usize, usize) {
+    let physical = layout.physical(shape);
+    let channels = physical.last().copied().unwrap_or(1);
+    (physical[..physical.len().saturating_sub(1)].iter().product(), channels)
+}
+
+/// Whether a value of that shape has the same bytes in both layouts.
+fn layouts_agree(shape: &[usize]) -> bool {
+    shape.len() < 3 || shape[1] == 1 || shape[2..].iter().product::<usize>() == 1
+}
+
+impl<'a> Lowering<'a> {
+    fn place_inputs(&mut self) -> Result<()> {
+        for (index, &v) in self.graph.inputs.iter().enumerate() {
+            let operand = if self.in_arena(v) {
+                let (rows, channels) = rows_of(Layout::Plain, self.shape(v)?);
+                Operand::Input { index, rows, channels }
+            } else {
+                Operand::Input { index, rows: 0, channels: 0 }
+            };
+            self.found.insert((v, Layout::Plain), operand);
+        }
+        Ok(())
+    }
+
+    /// Steps for one node: its kernel where there is one, its reference otherwise.
+    fn node(&mut self, node: &Node) -> Result<()> {
+        let _ = node;
+        fallback::lower(self, node)
+    }
+
+    /// The type and shape of a value.
+    pub(crate) fn fact(&self, v: ValueId) -> Option<&'a Fact> {
+        self.facts[v.0 as usize].as_ref()
+    }
+    /// The shape of a value, which must be known.
+    pub(crate) fn shape(&self, v: ValueId) -> Result<&'a [usize]> {
+        let shape = self.facts[v.0 as usize].as_ref().and_then(|f| f.shape());
+        shape.ok_or_else(|| Error::invalid(format!("the shape of \"{}\" is not known", self.graph.value(v).name)))
+    }
+    /// Whether kernels can work on a value: `f32`, of known shape.
+    pub(crate) fn in_arena(&self, v: ValueId) -> bool {
+        self.fact(v).is_some_and(|f| f.dtype == DType::F32 && f.shape.is_some())
+    }
+    /// The layout a value is kept in.
+    pub(crate) fn layout(&self, v: ValueId) -> Layout {
+        self.layouts[v.0 as usize]
+    }
+    /// The content of a value, where it is a constant.
+    pub(crate) fn constant(&self, v: ValueId) -> Option<&'a Tensor> {
+        self.graph.constant(v)
+    }
+
+    /// Where a value is, in `layout`; converts it there first where needed.
+    pub(crate) fn operand(&mut self, v: ValueId, layout: Layout) -> Result<Operand> {
+        if let Some(operand) = self.found.get(&(v, layout)) {
+            return Ok(operand.clone());
+        }
+        let operand = self.converted(v, layout)?;
+        self.found.insert((v, layout), operand.clone());
+        Ok(operand)
+    }
+
+    fn converted(&mut self, v: ValueId, layout: Layout) -> Result<Operand> {
+        if let Some(tensor) = self.constant(v) {
+            if tensor.dtype() != DType::F32 {
+                return Ok(Operand::Constant { tensor: tensor.clone(), rows: 0, channels: 0 });
+            }
+            let (rows, channels) = rows_of(layout, tensor.shape());
+            let tensor = match layout {
+                Layout::Plain => tensor.clone(),
+                Layout::ChannelsLast => channels_last(tensor)?,
+            };
+            return Ok(Operand::Constant { tensor, rows, channels });
+        }
+        let other = match layout {
+            Layout::Plain => Layout::ChannelsLast,
+            Layout::ChannelsLast => Layout::Plain,
+        };
+        let name = &self.graph.value(v).name;
+        let Some(source) = self.found.get(&(v, other)).cloned() else {
+            return Err(Error::invalid(format!("\"{name}\" is read before it is made")));
+        };
+        let shape = self.shape(v)?;
+        let (rows, channels) = rows_of(layout, shape);
+        if layouts_agree(shape) && source.is_dense() {
+            if let Operand::Buffer(view) = &source {
+                self.names[view.buffer] += 1;
+            }
+            return Ok(source.reshaped(rows, channels));
+        }
+        let view = self.new_buffer(rows, channels);
+        let (images, depth) = (shape[0], shape[1]);
+        let pixels: usize = shape[2..].iter().product();
+        let from = source.clone();
+        let kernel = move |env: &mut Environment<'_>| {
+            let (input, output) = (env.rows(&from)?, env.rows_mut(&view));
+            match layout {
+                Layout::ChannelsLast => {
+                    planish_cpu::layout::to_channels_last(env.isa, env.pool, input, images, depth, pixels, output)
+                }
+                Layout::Plain => planish_cpu::layout::to_channels_first(env.isa, env.pool, input, images, depth, pixels, output),
+            }
+            Ok(())
+        };
+        let info = StepInfo {
+            node: name.clone(),
+            operator: "layout change".into(),
+            algorithm: if layout == Layout::Plain { "channels first" } else { "channels last" }.into(),
+            reason: "the next step wants the other layout".into(),
+            shape: shape.to_vec(),
+            macs: 0,
+        };
+        self.push(info, &[&source], &[&view], kernel);
+        Ok(Operand::Buffer(view))
+    }
+
+    /// A fresh dense buffer.
+    fn new_buffer(&mut self, rows: usize, channels: usize) -> BufferView {
+        let buffer = self.lives.len();
+        self.lives.push(memory::Life { len: rows.saturating_mul(channels), first: usize::MAX, last: 0 });
+        self.names.push(1);
+        BufferView { buffer, start: 0, rows, channels, row_stride: channels }
+    }
+
+    /// Scratch memory of `len` elements for the step pushed next.
+    pub(crate) fn scratch(&mut self, len: usize) -> BufferView {
+        self.new_buffer(1, len)
+    }
+
+    /// A place for output `v` in its layout: inside the concatenation that reads it, or of its own.
+    pub(crate) fn output(&mut self, v: ValueId) -> Result<BufferView> {
+        let layout = self.layout(v);
+        let (rows, channels) = rows_of(layout, self.shape(v)?);
+        let view = match self.placements.get(&v).copied() {
+            Some(place) => {
+                let (_, stride) = rows_of(Layout::ChannelsLast, self.shape(place.root)?);
+                let buffer = self.root_buffer(place.root)?;
+                self.names[buffer] += 1;
+                BufferView { buffer, start: place.channel, rows, channels, row_stride: stride }
+            }
+            None if self.roots.contains_key(&v) => {
+                let buffer = self.root_buffer(v)?;
+                BufferView { buffer, start: 0, rows, channels, row_stride: channels }
+            }
+            None => self.new_buffer(rows, channels),
+        };
+        self.found.insert((v, layout), Operand::Buffer(view));
+        Ok(view)
+    }
+
+    fn root_buffer(&mut self, root: ValueId) -> Result<usize> {
+        if let Some(&buffer) = self.roots.get(&root) {
+            return Ok(buffer);
+        }
+        let (rows, channels) = rows_of(Layout::ChannelsLast, self.shape(root)?);
+        let buffer = self.new_buffer(rows, channels).buffer;
+        self.names[buffer] += 1;
+        self.roots.insert(root, buffer);
+        Ok(buffer)
+    }
+
+    /// A place for output `v` of an elementwise step: over `input`, where that is read for the last time here and has the
+    /// same rows, otherwise [`Self::output`].
+    pub(crate) fn output_over(&mut self, v: ValueId, input: ValueId) -> Result<BufferView> {
+        let layout = self.layout(v);
+        let placed = self.placements.contains_key(&v) || self.roots.contains_key(&v);
+        let last_use = self.last_reader[input.0 as usize] == self.node_index;
+        let (rows, channels) = rows_of(layout, self.shape(v)?);
+        if let (false, true, Some(Operand::Buffer(view))) = (placed, last_use, self.found.get(&(input, layout))) {
+            let view = *view;
+            if self.names[view.buffer] == 1 && (view.rows, view.channels) == (rows, channels) && view.is_dense() {
+                self.found.insert((v, layout), Operand::Buffer(view));
+                return Ok(view);
+            }
+        }
+        self.output(v)
+    }
+
+    /// Makes `v` another name of an operand's memory.
+    pub(crate) fn alias(&mut self, v: ValueId, layout: Layout, operand: Operand) {
+        if let Operand::Buffer(view) = &operand {
+            self.names[view.buffer] += 1;
+        }
+        self.layouts[v.0 as usize] = layout;
+        self.found.insert((v, layout), operand);
+    }
+
+    /// A slot for an output whose type or shape is not for the arena.
+    fn heap_output(&mut self, v: ValueId) -> usize {
+        let slot = self.heap_slots;
+        self.heap_slots += 1;
+        self.found.insert((v, Layout::Plain), Operand::Heap(slot));
+        slot
+    }
+
+    /// A step's description, from its node.
+    pub(crate) fn info(&self, node: &Node, algorithm: &str, reason: &str) -> StepInfo {
+        let given: Vec<Option<Fact>> = node.inputs.iter().map(|i| i.and_then(|i| self.fact(i).cloned())).collect();
+        let made: Vec<Fact> = node.outputs.iter().flatten().filter_map(|o| self.fact(*o).cloned()).collect();
+        StepInfo {
+            node: node.name.clone(),
+            operator: node.op.name().to_string(),
+            algorithm: algorithm.to_string(),
+            reason: reason.to_string(),
+            shape: made.first().and_then(|f| f.shape.clone()).unwrap_or_default(),
+            macs: if made.iter().all(|f| f.shape.is_some()) { node.op.macs(&given, &made) } else { 0 },
+        }
+    }
+
+    /// Adds a step that reads and writes these operands.
+    pub(crate) fn push(
+        &mut self,
+        info: StepInfo,
+        reads: &[&Operand],
+        writes: &[&BufferView],
+        kernel: impl Fn(&mut Environment<'_>) -> Result<()> + Send + Sync + 'static,
+    ) {
+        let step = self.steps.len();
+        let read = reads.iter().filter_map(|o| match o {
+            Operand::Buffer(view) => Some(view.buffer),
+            _ => None,
+        });
+        for buffer in read.chain(writes.iter().map(|v| v.buffer)) {
+            let life = &mut self.lives[buffer];
+            life.first = life.first.min(step);
+            life.last = life.last.max(step);
+        }
+        let kernel: Box<dyn Kernel> = Box::new(kernel);
+        self.steps.push(Step { info, kernel });
+    }
+
+    fn graph_output(&mut self, index: usize, v: ValueId) -> Result<()> {
+        let layout = self.layout(v);
+        let operand = self.operand(v, layout)?;
+        let shape = self.fact(v).and_then(|f| f.shape.clone());
+        let info = StepInfo {
+            node: self.graph.value(v).name.clone(),
+            operator: "output".into(),
+            algorithm: "copy".into(),
+            reason: "results are handed over as ONNX has them".into(),
+            shape: shape.clone().unwrap_or_default(),
+            macs: 0,
+        };
+        let from = operand.clone();
+        self.push(info, &[&operand], &[], move |env| {
+            let tensor = match (layout, &shape) {
+                (Layout::ChannelsLast, Some(shape)) => {
+                    let rows = env.rows(&from)?;
+                    let mut tensor = Tensor::zeros(DType::F32, shape)?;
+                    let target = tensor.as_mut_slice::<f32>()?;
+                    let pixels: usize = shape[2..].iter().product();
+                    let output = RowsMut::dense(target, shape[0] * shape[1], pixels)
+                        .map_err(|e| Error::invalid(e.to_string()))?;
+                    planish_cpu::layout::to_channels_first(env.isa, env.pool, rows, shape[0], shape[1], pixels, output);
+                    tensor
+                }
+                _ => env.tensor(&from, shape.as_deref())?,
+            };
+            env.outputs[index] = Some(tensor);
+            Ok(())
+        });
+        Ok(())
+    }
+}
+
+/// A constant with its channels last.
+fn channels_last(tensor: &Tensor) -> Result<Tensor> {
+    let shape = tensor.shape();
+    let (images, channels) = (shape[0], shape[1]);
+    let pixels: usize = shape[2..].iter().product();
+    let source = tensor.as_slice::<f32>()?;
+    let mut out = Tensor::zeros(DType::F32, &Layout::ChannelsLast.physical(shape))?;
+    let target = out.as_mut_slice::<f32>()?;
+    for n in 0..images {
+        for c in 0..channels {
+            for p in 0..pixels {
+                target[(n * pixels + p) * channels + c] = source[(n * channels + c) * pixels + p];
+            }
+        }
+    }
+    Ok(out)
 }

@@ -1,0 +1,223 @@
+//! Chooses the algorithm of each convolution: by estimate, or by measurement when told to tune.
+//!
+//! Every algorithm says whether it accepts a problem and what it would cost. Untuned, the cheapest estimate wins. Tuned,
+//! each candidate whose estimate is not hopeless runs on scratch data and the fastest wins; winners are remembered in
+//! [`Wisdom`] under the whole problem, so that the next session need not measure. Packed weights are kept and shared by
+//! all plans of a session.
+
+use super::wisdom::{Winner, Wisdom};
+use planish_cpu::conv::{ConvAlgorithm, ConvProblem, PreparedConv, algorithms};
+use planish_cpu::epilogue::Activation;
+use planish_cpu::isa::Isa;
+use planish_cpu::threads::ThreadPool;
+use planish_cpu::view::{Rows, RowsMut};
+use planish_graph::{Error, Result, Tensor};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// How algorithms are chosen.
+#[derive(Clone, Debug, Default)]
+pub struct ChooserOptions {
+    /// Whether candidates are measured where nothing is remembered.
+    pub tune: bool,
+    /// Where winners are remembered; `None` for this session only.
+    pub wisdom: Option<PathBuf>,
+    /// Only this algorithm, wherever it accepts the problem (for experiments and tests).
+    pub only: Option<String>,
+}
+
+/// An algorithm that could do a convolution.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Its name.
+    pub algorithm: &'static str,
+    /// Its estimated time in milliseconds.
+    pub estimate: f64,
+    /// Its measured time in milliseconds, where tuned.
+    pub measured: Option<f64>,
+}
+
+/// The pick for one convolution.
+pub(crate) struct Choice {
+    pub(crate) algorithm: &'static str,
+    pub(crate) prepared: Arc<dyn PreparedConv>,
+    pub(crate) reason: String,
+}
+
+/// Packed weights by what they were packed from; the tensors are kept, so that their addresses stay theirs.
+type PackedWeights = HashMap<(usize, usize, String), (Tensor, Option<Tensor>, Arc<dyn PreparedConv>)>;
+
+/// Chooses algorithms for one session.
+pub struct Chooser {
+    isa: Isa,
+    threads: usize,
+    options: ChooserOptions,
+    wisdom: Mutex<Wisdom>,
+    packed: Mutex<PackedWeights>,
+}
+
+/// Candidates estimated this many times slower than the best are not measured.
+const HOPELESS: f64 = 6.0;
+/// Each candidate is measured for about this long.
+const MEASURE_FOR: Duration = Duration::from_millis(12);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+impl Chooser {
+    pub(crate) fn new(isa: Isa, threads: usize, options: &ChooserOptions) -> Chooser {
+        let fingerprint = fingerprint(isa);
+        let wisdom = match &options.wisdom {
+            Some(path) => Wisdom::load(path, &fingerprint),
+            None => Wisdom::empty(&fingerprint),
+        };
+        Chooser {
+            isa,
+            threads,
+            options: options.clone(),
+            wisdom: Mutex::new(wisdom),
+            packed: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Every algorithm that accepts `problem`, cheapest estimate first.
+    pub fn candidates(&self, problem: &ConvProblem) -> Vec<Candidate> {
+        let mut found: Vec<Candidate> =
+            self.accepting(problem).map(|(a, estimate)| Candidate { algorithm: a.name(), estimate, measured: None }).collect();
+        found.sort_by(|a, b| a.estimate.total_cmp(&b.estimate));
+        found
+    }
+
+    fn accepting(&self, problem: &ConvProblem) -> impl Iterator<Item = (&'static dyn ConvAlgorithm, f64)> {
+        let found: Vec<_> = algorithms()
+            .iter()
+            .filter(|a| a.accepts(problem, self.isa).is_ok())
+            .map(|a| (*a, 1e3 * a.cost(problem, self.isa, self.threads)))
+            .collect();
+        let only = self.options.only.as_deref().filter(|o| found.iter().any(|(a, _)| a.name() == *o)).map(str::to_string);
+        found.into_iter().filter(move |(a, _)| only.as_deref().is_none_or(|o| a.name() == o))
+    }
+
+    /// The pick for `problem` with these weights (ONNX's order) and bias.
+    pub(crate) fn choose(
+        &self,
+        problem: &ConvProblem,
+        weights: &Tensor,
+        bias: Option<&Tensor>,
+        pool: &ThreadPool,
+    ) -> Result<Choice> {
+        let mut candidates = self.candidates(problem);
+        if candidates.is_empty() {
+            return Err(Error::unsupported("no convolution algorithm accepts this problem"));
+        }
+        let key = format!("{problem:?} threads {}", self.threads);
+        let remembered = lock(&self.wisdom).winners.get(&key).cloned();
+        if let Some(winner) = remembered.filter(|w| candidates.iter().any(|c| c.algorithm == w.algorithm)) {
+            if let Some(pick) = candidates.iter().find(|c| c.algorithm == winner.algorithm) {
+                let reason = format!("remembered: {:.3} ms when tuned", winner.milliseconds);
+                return self.pick(pick.algorithm, problem, weights, bias, reason);
+            }
+        }
+        if self.options.tune && candidates.len() > 1 && problem.batch > 0 {
+            let best = candidates[0].estimate;
+            candidates.retain(|c| c.estimate <= best * HOPELESS);
+            for candidate in &mut candidates {
+                let choice = self.pick(candidate.algorithm, problem, weights, bias, String::new())?;
+                candidate.measured = Some(measure(problem, choice.prepared.as_ref(), pool));
+            }
+            candidates.sort_by(|a, b| a.measured.unwrap_or(f64::MAX).total_cmp(&b.measured.unwrap_or(f64::MAX)));
+            let winner = Winner {
+                algorithm: candidates[0].algorithm.to_string(),
+                milliseconds: candidates[0].measured.unwrap_or_default(),
+            };
+            lock(&self.wisdom).winners.insert(key, winner);
+            let times: Vec<String> =
+                candidates.iter().map(|c| format!("{} {:.3}", c.algorithm, c.measured.unwrap_or_default())).collect();
+            return self.pick(candidates[0].algorithm, problem, weights, bias, format!("measured, ms: {}", times.join(", ")));
+        }
+        let estimates: Vec<String> =
+            candidates.iter().take(4).map(|c| format!("{} {:.3}", c.algorithm, c.estimate)).collect();
+        let reason = match candidates.len() {
+            1 => "the only one that accepts the shape".to_string(),
+            _ => format!("estimated, ms: {}", estimates.join(", ")),
+        };
+        self.pick(candidates[0].algorithm, problem, weights, bias, reason)
+    }
+
+    fn pick(
+        &self,
+        name: &'static str,
+        problem: &ConvProblem,
+        weights: &Tensor,
+        bias: Option<&Tensor>,
+        reason: String,
+    ) -> Result<Choice> {
+        let found = algorithms().iter().find(|a| a.name() == name);
+        let algorithm = found.ok_or_else(|| Error::invalid(format!("no algorithm is named {name}")))?;
+        let address = |t: Option<&Tensor>| t.map_or(0, |t| t.bytes().as_ptr() as usize);
+        let key = (address(Some(weights)), address(bias), format!("{name} {}", algorithm.weights_key(problem)));
+        if let Some((_, _, prepared)) = lock(&self.packed).get(&key) {
+            return Ok(Choice { algorithm: name, prepared: prepared.clone(), reason });
+        }
+        let bias_values = bias.map(|b| b.as_slice::<f32>()).transpose()?;
+        let prepared: Arc<dyn PreparedConv> =
+            algorithm.prepare(problem, self.isa, weights.as_slice::<f32>()?, bias_values).into();
+        lock(&self.packed).insert(key, (weights.clone(), bias.cloned(), prepared.clone()));
+        Ok(Choice { algorithm: name, prepared, reason })
+    }
+
+    /// Writes what was learned to the wisdom file, where there is one. Entries that another process wrote meanwhile stay.
+    pub fn save_wisdom(&self) -> Result<()> {
+        let Some(path) = &self.options.wisdom else { return Ok(()) };
+        let ours = lock(&self.wisdom).clone();
+        let mut all = Wisdom::load(path, &ours.fingerprint);
+        all.winners.extend(ours.winners);
+        all.save(path)
+    }
+
+    /// How many winners are known.
+    pub fn remembered(&self) -> usize {
+        lock(&self.wisdom).winners.len()
+    }
+}
+
+/// What wisdom must agree on to be trusted: planish's version, the processor and the instruction set.
+fn fingerprint(isa: Isa) -> String {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")).map_or("unknown", |m| m.trim_start_matches([' ', '\t', ':']));
+    format!("planish {} / {} / {} / {isa:?}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, model.trim())
+}
+
+/// The fastest of a few runs on scratch data, in milliseconds.
+fn measure(problem: &ConvProblem, prepared: &dyn PreparedConv, pool: &ThreadPool) -> f64 {
+    let Some(out) = problem.out_size() else { return f64::MAX };
+    let in_rows = problem.batch * problem.in_size.iter().product::<usize>();
+    let out_rows = problem.batch * out.iter().product::<usize>();
+    let input: Vec<f32> = (0..in_rows * problem.in_channels).map(|i| (i % 17) as f32 * 0.1 - 0.8).collect();
+    let mut output = vec![0f32; out_rows * problem.out_channels];
+    let mut workspace = vec![0f32; prepared.workspace_len(problem, pool.threads())];
+    let _active = pool.activate();
+    let mut best = f64::MAX;
+    let begun = Instant::now();
+    for round in 0..64 {
+        let (Ok(from), Ok(to)) = (
+            Rows::dense(&input, in_rows, problem.in_channels),
+            RowsMut::dense(&mut output, out_rows, problem.out_channels),
+        ) else {
+            return f64::MAX;
+        };
+        let start = Instant::now();
+        prepared.run(problem, pool, from, None, Activation::None, to, &mut workspace);
+        let time = start.elapsed().as_secs_f64() * 1e3;
+        if round > 0 {
+            best = best.min(time);
+        }
+        if round >= 2 && begun.elapsed() > MEASURE_FOR {
+            break;
+        }
+    }
+    best
+}

@@ -1,0 +1,86 @@
+//! What tuning has learned on this machine, kept between runs.
+//!
+//! A small JSON file: which algorithm won for each convolution. It is optional and disposable, and never trusted where
+//! it was made by another version, on another machine or for another instruction set: then it counts as empty, and is
+//! written anew.
+
+use planish_graph::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The winners, by what they won.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Wisdom {
+    /// Version, machine and instruction set that the entries hold for.
+    pub fingerprint: String,
+    /// For each problem (a text that names the whole shape and the number of threads) the winner.
+    pub winners: BTreeMap<String, Winner>,
+}
+
+/// The algorithm that was fastest, and how fast.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Winner {
+    /// Its name.
+    pub algorithm: String,
+    /// Its measured time.
+    pub milliseconds: f64,
+}
+
+/// A wisdom file larger than this is not read.
+const MAX_BYTES: u64 = 64 << 20;
+
+impl Wisdom {
+    /// Nothing learned yet, for `fingerprint`.
+    pub fn empty(fingerprint: &str) -> Wisdom {
+        Wisdom { fingerprint: fingerprint.to_string(), winners: BTreeMap::new() }
+    }
+
+    /// What `path` holds for `fingerprint`; empty where there is no such file, it is damaged, or it is another's.
+    pub fn load(path: &Path, fingerprint: &str) -> Wisdom {
+        let readable = std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() <= MAX_BYTES);
+        let text = if readable { std::fs::read_to_string(path).ok() } else { None };
+        let wisdom = text.and_then(|t| serde_json::from_str::<Wisdom>(&t).ok());
+        wisdom.filter(|w| w.fingerprint == fingerprint).unwrap_or_else(|| Wisdom::empty(fingerprint))
+    }
+
+    /// Writes beside `path`, then renames, making its folder where needed.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).map_err(|e| Error::invalid(e.to_string()))?;
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, &e))?;
+        }
+        let beside = path.with_extension(format!("{}.part", std::process::id()));
+        std::fs::write(&beside, text).map_err(|e| Error::io(&beside, &e))?;
+        std::fs::rename(&beside, path).map_err(|e| Error::io(path, &e))
+    }
+
+    /// Where wisdom is kept unless told otherwise: `planish/wisdom.json` in `PLANISH_CACHE_DIR`, `XDG_CACHE_HOME` or
+    /// `~/.cache`; `None` where none of them is set.
+    pub fn default_path() -> Option<PathBuf> {
+        let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let folder = set("PLANISH_CACHE_DIR")
+            .or_else(|| set("XDG_CACHE_HOME").map(|d| d.join("planish")))
+            .or_else(|| set("HOME").map(|d| d.join(".cache").join("planish")))?;
+        Some(folder.join("wisdom.json"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_machines_wisdom_counts_as_empty() {
+        let folder = std::env::temp_dir().join(format!("planish-wisdom-{}", std::process::id()));
+        let path = folder.join("wisdom.json");
+        let mut wisdom = Wisdom::empty("here");
+        wisdom.winners.insert("conv".into(), Winner { algorithm: "direct".into(), milliseconds: 1.5 });
+        wisdom.save(&path).unwrap();
+        assert_eq!(Wisdom::load(&path, "here"), wisdom);
+        assert_eq!(Wisdom::load(&path, "elsewhere"), Wisdom::empty("elsewhere"));
+        std::fs::write(&path, "{ damaged").unwrap();
+        assert_eq!(Wisdom::load(&path, "here"), Wisdom::empty("here"));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
