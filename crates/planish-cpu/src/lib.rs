@@ -5,7 +5,9 @@
 //! ([`simd::Simd`]), and compiled once for each of them. Activations are channels-last: a tensor is a list of
 //! pixels, each a row of channels ([`view::Rows`]).
 
+mod denormals;
 pub mod isa;
+pub mod processors;
 pub mod simd;
 pub mod threads;
 pub mod view;
