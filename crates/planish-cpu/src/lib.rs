@@ -5,7 +5,10 @@
 //! ([`simd::Simd`]), and compiled once for each of them. Activations are channels-last: a tensor is a list of
 //! pixels, each a row of channels ([`view::Rows`]).
 
+pub mod conv;
+pub mod epilogue;
 pub mod isa;
+pub mod matmul;
 pub mod simd;
 pub mod threads;
 pub mod view;
