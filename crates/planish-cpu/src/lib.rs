@@ -5,9 +5,15 @@
 //! ([`simd::Simd`]), and compiled once for each of them. Activations are channels-last: a tensor is a list of
 //! pixels, each a row of channels ([`view::Rows`]).
 
-mod denormals;
+pub mod conv;
+pub mod epilogue;
 pub mod isa;
-pub mod processors;
+pub mod matmul;
 pub mod simd;
-pub mod threads;
 pub mod view;
+
+mod denormals;
+pub mod elementwise;
+pub mod processors;
+pub mod strided;
+pub mod threads;

@@ -29,7 +29,10 @@ pub struct StridedError {
 impl fmt::Display for StridedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { shape, strides, len } = self;
-        write!(f, "shape {shape:?} at strides {strides:?} does not fit a slice of {len} elements and {MAX_RANK} axes")
+        write!(
+            f,
+            "shape {shape:?} at strides {strides:?} does not fit a slice of {len} elements and {MAX_RANK} axes"
+        )
     }
 }
 
@@ -86,7 +89,8 @@ impl Layout {
             inner_reach += reach;
             fine
         });
-        let repeated = self.shape().iter().zip(self.strides()).any(|(&size, &stride)| size > 1 && stride == 0);
+        let repeated =
+            self.shape().iter().zip(self.strides()).any(|(&size, &stride)| size > 1 && stride == 0);
         low >= 0 && high < len as i128 && (!exclusive || (apart && !repeated))
     }
 
@@ -121,7 +125,10 @@ impl Layout {
         assert!(axis < self.rank, "axis {axis} of {}", self.rank);
         let last = start as i128 + step as i128 * (size as i128 - 1);
         let inside = |index: i128| (0..self.shape[axis] as i128).contains(&index);
-        assert!(size == 0 || (inside(start as i128) && inside(last)), "window {start}+{size}*{step} of {self:?}");
+        assert!(
+            size == 0 || (inside(start as i128) && inside(last)),
+            "window {start}+{size}*{step} of {self:?}"
+        );
         let mut result = *self;
         result.shape[axis] = size;
         result.strides[axis] = self.strides[axis] * step;
@@ -131,7 +138,7 @@ impl Layout {
 
 /// The strides of a tensor of this shape without gaps, the last axis contiguous.
 pub fn dense_strides(shape: &[usize]) -> Vec<isize> {
-    let mut strides = vec![1; shape.len()];
+    let mut strides = vec![1isize; shape.len()];
     for axis in (1..shape.len()).rev() {
         strides[axis - 1] = strides[axis].saturating_mul(shape[axis] as isize);
     }
@@ -246,14 +253,18 @@ impl<'a, T> Strided<'a, T> {
 impl<'a, T> From<Rows<'a, T>> for Strided<'a, T> {
     fn from(rows: Rows<'a, T>) -> Self {
         // SAFETY: the elements are those of the view, with its promises.
-        unsafe { Self::from_raw(rows.ptr(), &[rows.rows(), rows.channels()], &[rows.row_stride() as isize, 1]) }
+        unsafe {
+            Self::from_raw(rows.ptr(), &[rows.rows(), rows.channels()], &[rows.row_stride() as isize, 1])
+        }
     }
 }
 
 impl<'a, T> From<RowsMut<'a, T>> for StridedMut<'a, T> {
     fn from(rows: RowsMut<'a, T>) -> Self {
         // SAFETY: the elements are those of the view, with its promises.
-        unsafe { Self::from_raw(rows.ptr(), &[rows.rows(), rows.channels()], &[rows.row_stride() as isize, 1]) }
+        unsafe {
+            Self::from_raw(rows.ptr(), &[rows.rows(), rows.channels()], &[rows.row_stride() as isize, 1])
+        }
     }
 }
 
@@ -307,7 +318,9 @@ impl<const N: usize> Nest<N> {
             let strides = layouts.map(|layout| layout.strides()[axis]);
             match axes.last_mut() {
                 _ if size == 1 => {}
-                Some((outer, outer_strides)) if *outer_strides == strides.map(|stride| stride * size as isize) => {
+                Some((outer, outer_strides))
+                    if *outer_strides == strides.map(|stride| stride * size as isize) =>
+                {
                     *outer *= size;
                     *outer_strides = strides;
                 }

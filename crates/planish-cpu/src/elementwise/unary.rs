@@ -52,8 +52,19 @@ pub(super) unsafe fn activate<S: Simd>(
         };
     }
     loops!(
-        None, Relu, Clip { min, max }, LeakyRelu { alpha }, Elu { alpha }, Sigmoid, HardSigmoid { alpha, beta }, Silu,
-        HardSwish, Tanh, Gelu, Mish, Softplus
+        None,
+        Relu,
+        Clip { min, max },
+        LeakyRelu { alpha },
+        Elu { alpha },
+        Sigmoid,
+        HardSigmoid { alpha, beta },
+        Silu,
+        HardSwish,
+        Tanh,
+        Gelu,
+        Mish,
+        Softplus
     );
 }
 
@@ -180,7 +191,11 @@ impl BlockKernel<2> for UnaryKernel {
 /// # Panics
 /// Where the views differ in rows or channels.
 pub fn unary(isa: Isa, pool: &ThreadPool, function: Unary, input: Rows<'_>, output: RowsMut<'_>) {
-    assert_eq!((input.rows(), input.channels()), (output.rows(), output.channels()), "as many outputs as inputs");
+    assert_eq!(
+        (input.rows(), input.channels()),
+        (output.rows(), output.channels()),
+        "as many outputs as inputs"
+    );
     let (input, output) = (Strided::from(input), StridedMut::from(output));
     let kernel = UnaryKernel { function, from: Shared(input.ptr()), to: Shared(output.ptr()) };
     Nest::new([input.layout(), output.layout()]).run(isa, pool, &kernel);

@@ -27,16 +27,6 @@ impl Avx2 {
     pub fn new() -> Option<Avx2> {
         Isa::Avx2.is_available().then_some(Avx2(()))
     }
-
-    #[inline]
-    pub(super) fn run<O: SimdOp>(self, op: O) -> O::Output {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn enabled<O: SimdOp>(simd: Avx2, op: O) -> O::Output {
-            op.eval(simd)
-        }
-        // SAFETY: the token proves that the features were detected.
-        unsafe { enabled(self, op) }
-    }
 }
 
 impl Simd for Avx2 {
@@ -45,6 +35,17 @@ impl Simd for Avx2 {
     type F32 = __m256;
     type Mask = __m256;
     type Index = __m256i;
+
+    #[inline]
+    fn call<O: SimdOp>(self, op: O) -> O::Output {
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn enabled<O: SimdOp>(simd: Avx2, op: O) -> O::Output {
+            op.eval(simd)
+        }
+        // SAFETY: the token proves that the features were detected.
+        unsafe { enabled(self, op) }
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {

@@ -23,16 +23,6 @@ impl Avx512 {
     pub fn new() -> Option<Avx512> {
         Isa::Avx512.is_available().then_some(Avx512(()))
     }
-
-    #[inline]
-    pub(super) fn run<O: SimdOp>(self, op: O) -> O::Output {
-        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-        fn enabled<O: SimdOp>(simd: Avx512, op: O) -> O::Output {
-            op.eval(simd)
-        }
-        // SAFETY: the token proves that the features were detected.
-        unsafe { enabled(self, op) }
-    }
 }
 
 impl Simd for Avx512 {
@@ -41,6 +31,17 @@ impl Simd for Avx512 {
     type F32 = __m512;
     type Mask = __mmask16;
     type Index = __m512i;
+
+    #[inline]
+    fn call<O: SimdOp>(self, op: O) -> O::Output {
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+        fn enabled<O: SimdOp>(simd: Avx512, op: O) -> O::Output {
+            op.eval(simd)
+        }
+        // SAFETY: the token proves that the features were detected.
+        unsafe { enabled(self, op) }
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {

@@ -36,6 +36,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// A choice of a source lane for every lane, see [`Simd::swizzle`].
     type Index: Copy;
 
+    /// Runs `op` in a function of its own with the instructions switched on. Loops that need all registers are
+    /// kept apart this way, and long bodies that many loops share are compiled once.
+    fn call<O: SimdOp>(self, op: O) -> O::Output;
+
     /// The same number in every lane.
     fn splat(self, x: f32) -> Self::F32;
 
@@ -142,18 +146,18 @@ pub fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => {
             if let Some(simd) = Avx512::new() {
-                return simd.run(op);
+                return simd.call(op);
             }
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => {
             if let Some(simd) = Avx2::new() {
-                return simd.run(op);
+                return simd.call(op);
             }
         }
         _ => {}
     }
-    op.eval(Portable)
+    Portable.call(op)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! [`Simd::mul_add`]: a fused multiply-add without the instruction would be a function call, so this one rounds
 //! twice.
 
-use super::Simd;
+use super::{Simd, SimdOp};
 use crate::isa::Isa;
 
 const LANES: usize = 8;
@@ -43,6 +43,11 @@ impl Simd for Portable {
     type F32 = F32x8;
     type Mask = [bool; LANES];
     type Index = [u8; LANES];
+
+    #[inline(never)]
+    fn call<O: SimdOp>(self, op: O) -> O::Output {
+        op.eval(self)
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> F32x8 {
