@@ -1,1 +1,19 @@
 //! CPU kernels over slices, one instruction set at a time.
+//!
+//! A kernel here is a function over plain views of memory for one instruction set; it knows no graph, no file
+//! and no planner. Everything is written once, generic over the vector type of the instruction set
+//! ([`simd::Simd`]), and compiled once for each of them. Activations are channels-last: a tensor is a list of
+//! pixels, each a row of channels ([`view::Rows`]).
+
+pub mod conv;
+pub mod epilogue;
+pub mod isa;
+pub mod matmul;
+pub mod simd;
+pub mod view;
+
+mod denormals;
+pub mod elementwise;
+pub mod processors;
+pub mod strided;
+pub mod threads;

@@ -3,8 +3,8 @@
 //! Convolution, pooling and resizing compute channels-last (design.md says why), and what stands between them follows,
 //! so that a network is converted once at its start and once where it leaves the spatial world.
 
-use super::lower;
-use planish_graph::{DType, Fact, Graph};
+use super::lower::{self, Facts};
+use planish_graph::{DType, Fact};
 
 /// How a value's elements are ordered in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,11 +55,12 @@ pub(crate) fn may_be_channels_last(fact: Option<&Fact>) -> bool {
 }
 
 /// The layout of every value of a specialised graph.
-pub(crate) fn assign(graph: &Graph, facts: &[Option<Fact>]) -> Vec<Layout> {
+pub(crate) fn assign(known: &Facts<'_>) -> Vec<Layout> {
+    let Facts { graph, facts } = *known;
     let mut layouts = vec![Layout::Plain; graph.values.len()];
     let fact = |id: planish_graph::ValueId| facts[id.0 as usize].as_ref();
     for node in &graph.nodes {
-        let wish = lower::wish(node, facts);
+        let wish = lower::wish(node, known);
         for output in node.outputs.iter().flatten() {
             if !may_be_channels_last(fact(*output)) {
                 continue;

@@ -7,8 +7,8 @@
 //! narrower view.
 
 use super::layout::Layout;
-use super::lower;
-use planish_graph::{Fact, Graph, ValueId};
+use super::lower::{self, Facts};
+use planish_graph::ValueId;
 use std::collections::HashMap;
 
 /// A value's place inside another value's memory.
@@ -21,7 +21,8 @@ pub(crate) struct Placement {
 }
 
 /// The values that are written into another value's memory.
-pub(crate) fn assign(graph: &Graph, facts: &[Option<Fact>], layouts: &[Layout]) -> HashMap<ValueId, Placement> {
+pub(crate) fn assign(known: &Facts<'_>, layouts: &[Layout]) -> HashMap<ValueId, Placement> {
+    let Facts { graph, facts } = *known;
     let mut places: HashMap<ValueId, Placement> = HashMap::new();
     let producers = graph.producers();
     let channels = |v: ValueId| facts[v.0 as usize].as_ref().and_then(|f| f.shape()).map_or(0, |s| s[1]);
@@ -29,10 +30,10 @@ pub(crate) fn assign(graph: &Graph, facts: &[Option<Fact>], layouts: &[Layout]) 
     let movable = |v: ValueId| {
         let Some((node, _)) = producers[v.0 as usize] else { return false };
         let node = &graph.nodes[node.0 as usize];
-        layouts[v.0 as usize] == Layout::ChannelsLast && !lower::is_alias(node, facts, layouts)
+        layouts[v.0 as usize] == Layout::ChannelsLast && !lower::is_alias(node, known, layouts)
     };
     for node in graph.nodes.iter().rev() {
-        let Some(output) = lower::channel_concat(node, facts, layouts) else { continue };
+        let Some(output) = lower::channel_concat(node, known, layouts) else { continue };
         let inputs: Vec<ValueId> = node.inputs.iter().flatten().copied().collect();
         if !places.contains_key(&output) {
             if let Some(place) = side_by_side(&inputs, &places, channels) {

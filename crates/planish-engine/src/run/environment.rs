@@ -4,6 +4,7 @@ use crate::plan::layout::Layout;
 use crate::plan::{BufferView, Operand};
 use crate::run::arena::Arena;
 use planish_cpu::isa::Isa;
+use planish_cpu::strided::{Strided, StridedMut};
 use planish_cpu::threads::ThreadPool;
 use planish_cpu::view::{Rows, RowsMut};
 use planish_graph::{Error, Result, Tensor};
@@ -53,6 +54,22 @@ impl Environment<'_> {
         // SAFETY: as for `rows`; and the memory plan gives these elements to this step alone while it runs (elementwise
         // steps that write over an input read each element before they write it, through raw addresses).
         unsafe { RowsMut::from_raw(pointer, view.rows, view.channels, view.row_stride) }
+    }
+
+    /// An `f32` operand as a tensor of `physical` extents, in its memory order.
+    pub(crate) fn strided(&mut self, operand: &Operand, physical: &[usize]) -> Result<Strided<'static>> {
+        let rows = self.rows(operand)?;
+        let strides = strides(physical, rows.row_stride());
+        // SAFETY: as for `rows`, whose elements these are: the last axis is a row, the others count rows.
+        Ok(unsafe { Strided::from_raw(rows.ptr(), physical, &strides) })
+    }
+
+    /// A buffer's view as a tensor of `physical` extents, to write.
+    pub(crate) fn strided_mut(&mut self, view: &BufferView, physical: &[usize]) -> StridedMut<'static> {
+        let rows = self.rows_mut(view);
+        let strides = strides(physical, rows.row_stride());
+        // SAFETY: as for `rows_mut`, whose elements these are.
+        unsafe { StridedMut::from_raw(rows.ptr(), physical, &strides) }
     }
 
     /// Scratch memory of a step.
@@ -109,4 +126,15 @@ impl Environment<'_> {
         }
         Ok(())
     }
+}
+
+/// The strides of a tensor whose last axis is a row and whose rows are `row_stride` apart.
+fn strides(physical: &[usize], row_stride: usize) -> Vec<isize> {
+    let mut strides = vec![1isize; physical.len()];
+    let mut step = row_stride as isize;
+    for axis in (0..physical.len().saturating_sub(1)).rev() {
+        strides[axis] = step;
+        step = step.saturating_mul(physical[axis] as isize);
+    }
+    strides
 }

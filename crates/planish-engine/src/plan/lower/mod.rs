@@ -3,9 +3,13 @@
 //! A lowering says what layout its operators wish for, and writes steps through [`Lowering`], which finds where operands
 //! are, converts layouts on demand (once a value and layout), and hands out places for outputs.
 
+mod conv;
+mod elementwise;
 mod fallback;
+mod movement;
 
-use super::layout::{self, Layout, Wish};
+pub(crate) use super::layout::{Layout, Wish};
+use super::layout;
 use super::placement::{self, Placement};
 use super::{BufferView, Kernel, Operand, Step, StepInfo, memory};
 use crate::run::environment::Environment;
@@ -41,28 +45,75 @@ pub(crate) struct Lowering<'a> {
     heap_slots: usize,
 }
 
+/// A family of operators that has kernels.
+pub(crate) trait Family: Sync {
+    /// What the family's kernel for `node` wishes of layouts; `None` where it has none for this operator, type or shape.
+    fn wish(&self, node: &Node, facts: &Facts<'_>) -> Option<Wish>;
+    /// The steps of a node for which [`Self::wish`] answered.
+    fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()>;
+    /// Whether the node's outputs are views of its input's memory, given that its values are in `layouts`.
+    fn is_alias(&self, _node: &Node, _facts: &Facts<'_>, _layouts: &[Layout]) -> bool {
+        false
+    }
+}
+
+/// Every family, asked in this order.
+static FAMILIES: &[&dyn Family] = &[&conv::Convolutions, &elementwise::Elementwise, &movement::Movement];
+
+fn family(node: &Node, facts: &Facts<'_>) -> Option<(&'static dyn Family, Wish)> {
+    FAMILIES.iter().find_map(|f| f.wish(node, facts).map(|w| (*f, w)))
+}
+
+/// What is known of the values of the graph that is being compiled.
+#[derive(Clone, Copy)]
+pub(crate) struct Facts<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) facts: &'a [Option<Fact>],
+}
+
+impl<'a> Facts<'a> {
+    /// The shape of input `index` of `node`, where it is an `f32` of known shape.
+    pub(crate) fn input(&self, node: &Node, index: usize) -> Option<&'a [usize]> {
+        self.shape(node.input(index)?)
+    }
+    /// The shape of the first output of `node`, where it is an `f32` of known shape.
+    pub(crate) fn output(&self, node: &Node) -> Option<&'a [usize]> {
+        self.shape(node.output()?)
+    }
+    /// The shape of a value, where it is an `f32` of known shape.
+    pub(crate) fn shape(&self, v: ValueId) -> Option<&'a [usize]> {
+        self.facts[v.0 as usize].as_ref().filter(|f| f.dtype == DType::F32)?.shape()
+    }
+    /// The content of input `index` of `node`, where it is constant.
+    pub(crate) fn constant(&self, node: &Node, index: usize) -> Option<&'a Tensor> {
+        self.graph.constant(node.input(index)?)
+    }
+    /// Whether there is no input `index`, or it is a constant `f32`.
+    pub(crate) fn absent_or_constant(&self, node: &Node, index: usize) -> bool {
+        node.input(index).is_none() || self.constant(node, index).is_some_and(|t| t.dtype() == DType::F32)
+    }
+}
+
 /// What the operator of `node` wishes of layouts.
-pub(crate) fn wish(node: &Node, facts: &[Option<Fact>]) -> Wish {
-    let _ = (node, facts);
-    Wish::Plain
+pub(crate) fn wish(node: &Node, facts: &Facts<'_>) -> Wish {
+    family(node, facts).map_or(Wish::Plain, |(_, wish)| wish)
 }
 
 /// Whether the node's output is a view of its input's memory, never a memory of its own.
-pub(crate) fn is_alias(node: &Node, facts: &[Option<Fact>], layouts: &[Layout]) -> bool {
-    let _ = (node, facts, layouts);
-    false
+pub(crate) fn is_alias(node: &Node, facts: &Facts<'_>, layouts: &[Layout]) -> bool {
+    family(node, facts).is_some_and(|(f, _)| f.is_alias(node, facts, layouts))
 }
 
 /// The output of `node` where it is a channels-last concatenation along the channels.
-pub(crate) fn channel_concat(node: &Node, facts: &[Option<Fact>], layouts: &[Layout]) -> Option<ValueId> {
-    let _ = (node, facts, layouts);
-    None
+pub(crate) fn channel_concat(node: &Node, facts: &Facts<'_>, layouts: &[Layout]) -> Option<ValueId> {
+    movement::channel_concat(node, facts, layouts)
 }
 
 /// Compiles a specialised graph.
 pub(crate) fn lower(graph: &Graph, facts: &[Option<Fact>], target: &Target<'_>) -> Result<super::Plan> {
-    let layouts = layout::assign(graph, facts);
-    let placements = placement::assign(graph, facts, &layouts);
+    let known = Facts { graph, facts };
+    let layouts = layout::assign(&known);
+    let placements = placement::assign(&known, &layouts);
     let mut last_reader = vec![0; graph.values.len()];
     for (n, node) in graph.nodes.iter().enumerate() {
         for v in node.inputs.iter().flatten() {
@@ -142,8 +193,10 @@ impl<'a> Lowering<'a> {
 
     /// Steps for one node: its kernel where there is one, its reference otherwise.
     fn node(&mut self, node: &Node) -> Result<()> {
-        let _ = node;
-        fallback::lower(self, node)
+        match family(node, &Facts { graph: self.graph, facts: self.facts }) {
+            Some((family, _)) => family.lower(self, node),
+            None => fallback::lower(self, node),
+        }
     }
 
     /// The type and shape of a value.

@@ -1,0 +1,142 @@
+//! Which vector instructions this machine has, and which of them to use.
+//!
+//! One binary holds the kernels of every instruction set; this module picks at run time. The choice can be
+//! lowered through the environment so that every path is tested on one machine.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+/// The environment variable that overrides the choice: `portable`, `avx2` or `avx512`.
+pub const ISA_VARIABLE: &str = "PLANISH_ISA";
+
+/// An instruction set kernels are compiled for, from the narrowest to the widest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isa {
+    /// Plain Rust over arrays of eight numbers; runs everywhere.
+    Portable,
+    /// x86-64 with AVX2, FMA and F16C: vectors of 8 numbers.
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, DQ and VL: vectors of 16 numbers.
+    Avx512,
+}
+
+/// Why [`Isa::from_env`] could not follow the environment variable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IsaError {
+    asked: String,
+}
+
+impl fmt::Display for IsaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
+        write!(f, "{ISA_VARIABLE}={:?} is not available here (available: {})", self.asked, names.join(", "))
+    }
+}
+
+impl std::error::Error for IsaError {}
+
+impl Isa {
+    /// Every instruction set kernels exist for, from the narrowest to the widest.
+    pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+
+    /// The name used by the environment variable and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        }
+    }
+
+    /// How many `f32` one vector register holds.
+    pub fn lanes(self) -> usize {
+        match self {
+            Isa::Portable | Isa::Avx2 => 8,
+            Isa::Avx512 => 16,
+        }
+    }
+
+    /// Whether this machine can run kernels of this instruction set.
+    pub fn is_available(self) -> bool {
+        match self {
+            Isa::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                Isa::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512 => false,
+        }
+    }
+
+    /// The instruction sets of this machine, from the narrowest to the widest; never empty.
+    pub fn available() -> Vec<Isa> {
+        Isa::ALL.into_iter().filter(|isa| isa.is_available()).collect()
+    }
+
+    /// The widest instruction set of this machine; the environment is not asked.
+    pub fn detect() -> Isa {
+        Isa::ALL.into_iter().rev().find(|isa| isa.is_available()).unwrap_or(Isa::Portable)
+    }
+
+    /// The instruction set the environment asks for, or the widest one where it asks for none.
+    ///
+    /// A name that is unknown or that this machine lacks is an error which lists what is available.
+    pub fn from_env() -> Result<Isa, IsaError> {
+        match std::env::var_os(ISA_VARIABLE) {
+            None => Ok(Isa::detect()),
+            Some(asked) => Isa::from_name(&asked.to_string_lossy()),
+        }
+    }
+
+    /// The available instruction set of this name.
+    pub fn from_name(name: &str) -> Result<Isa, IsaError> {
+        Isa::ALL
+            .into_iter()
+            .find(|isa| isa.name() == name && isa.is_available())
+            .ok_or_else(|| IsaError { asked: name.to_owned() })
+    }
+
+    /// The instruction set of this process, decided once.
+    ///
+    /// Where the environment asks for something impossible this is the widest one; a program that wants to
+    /// refuse instead calls [`Isa::from_env`] first.
+    pub fn current() -> Isa {
+        static CURRENT: OnceLock<Isa> = OnceLock::new();
+        *CURRENT.get_or_init(|| Isa::from_env().unwrap_or_else(|_| Isa::detect()))
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn portable_is_always_there_and_detect_is_the_widest() {
+        let available = Isa::available();
+        assert_eq!(available.first(), Some(&Isa::Portable));
+        assert_eq!(available.last(), Some(&Isa::detect()));
+    }
+
+    #[test]
+    fn an_unknown_name_lists_what_is_available() {
+        let error = Isa::from_name("mmx").unwrap_err().to_string();
+        assert!(error.contains("mmx") && error.contains("portable"), "{error}");
+    }
+}

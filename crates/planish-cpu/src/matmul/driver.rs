@@ -1,0 +1,265 @@
+//! Cuts a product into tasks, and a task into tiles.
+//!
+//! A task is a block of rows times a run of panels. Inside, each panel (in the second-level cache by then) is
+//! multiplied with all tiles of the block. Rows are dealt out evenly: 49 rows are tiles of 13, 12, 12 and 12, not 14,
+//! 14, 14 and a slow 7. Neither the cut nor the number of threads changes the order of any sum, so results are the
+//! same to the bit for every number of threads.
+
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::pack::PackedMatrix;
+use super::tile::{self, Tile};
+use crate::epilogue::Epilogue;
+use crate::isa::Isa;
+use crate::simd::{Simd, SimdOp, dispatch};
+use crate::threads::ThreadPool;
+use crate::view::RowsMut;
+
+/// The addresses a block of rows may have at most, over all taps.
+const TABLE_LEN: usize = 2048;
+
+/// The rows of a block at most.
+const BLOCK_ROWS: usize = 112;
+
+/// The most taps a [`RowSource`] may have: so many that a tile of every instruction set fits the table.
+pub(crate) const MAX_TAPS: usize = TABLE_LEN / 14;
+
+/// The numbers a block of rows may copy to scratch at most, unless a single tile needs more.
+const BLOCK_SCRATCH: usize = 32 * 1024;
+
+/// The left operand of a product: rows of `taps` pieces of `tap_len` contiguous numbers each.
+///
+/// # Safety
+/// `fill` must set every address of the table to one readable for `tap_len` numbers while the product runs.
+pub(crate) unsafe trait RowSource: Sync {
+    /// How many rows.
+    fn rows(&self) -> usize;
+    /// How many pieces a row has, at most [`MAX_TAPS`].
+    fn taps(&self) -> usize;
+    /// The length of a piece.
+    fn tap_len(&self) -> usize;
+    /// The numbers of scratch memory `fill` needs for each row.
+    fn scratch_per_row(&self) -> usize {
+        0
+    }
+    /// Sets the addresses and output rows of the rows from `start`, `table.count()` of them.
+    fn fill(&self, start: usize, table: &mut RowTable<'_>);
+}
+
+/// The addresses of the pieces of a block of rows, to be filled by a [`RowSource`].
+pub(crate) struct RowTable<'a> {
+    addresses: &'a mut [MaybeUninit<*const f32>; TABLE_LEN],
+    outputs: &'a mut [usize; BLOCK_ROWS],
+    count: usize,
+    scratch: &'a mut [f32],
+}
+
+impl RowTable<'_> {
+    /// How many rows to fill.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Sets where a piece of a row starts.
+    #[inline(always)]
+    pub(crate) fn set(&mut self, tap: usize, row: usize, address: *const f32) {
+        self.addresses[tap * self.count + row].write(address);
+    }
+
+    /// Sets which row of the result a row belongs to.
+    #[inline(always)]
+    pub(crate) fn set_output(&mut self, row: usize, output: usize) {
+        self.outputs[row] = output;
+    }
+
+    /// Memory to copy rows to, `scratch_per_row` numbers for each.
+    pub(crate) fn scratch(&mut self) -> &mut [f32] {
+        self.scratch
+    }
+}
+
+/// The scratch memory a product of these rows needs, in numbers.
+pub(crate) fn scratch_len(source: &impl RowSource, threads: usize) -> usize {
+    threads.max(1) * block_rows(source) * source.scratch_per_row()
+}
+
+/// The rows of a block, limited by the table and the scratch memory, and at least a tile of every instruction set.
+fn block_rows(source: &impl RowSource) -> usize {
+    let by_table = TABLE_LEN / source.taps().max(1);
+    let by_scratch = BLOCK_SCRATCH.checked_div(source.scratch_per_row()).unwrap_or(BLOCK_ROWS);
+    by_table.min(by_scratch.max(tile::max_rows(Isa::Avx512))).min(BLOCK_ROWS)
+}
+
+/// A right operand with what follows the product.
+pub(crate) struct Product<'a> {
+    /// The right operand.
+    pub matrix: &'a PackedMatrix,
+    /// Where the columns of the result start in the output, the bias and the residual.
+    pub first_column: usize,
+    /// As many numbers as the output has columns.
+    pub bias: Option<&'a [f32]>,
+    /// Residual and activation.
+    pub epilogue: Epilogue<'a>,
+}
+
+impl Product<'_> {
+    /// Whether the shapes fit each other.
+    pub(crate) fn check(&self, source: &impl RowSource, out: &RowsMut<'_>) -> Result<(), String> {
+        let depth = source.taps() * source.tap_len();
+        if depth != self.matrix.rows() {
+            return Err(format!("rows of {depth} numbers meet a matrix of {} rows", self.matrix.rows()));
+        }
+        if source.taps() > MAX_TAPS {
+            return Err(format!("{} taps are more than {MAX_TAPS}", source.taps()));
+        }
+        let end = self.first_column + self.matrix.columns();
+        if end > out.channels() {
+            return Err(format!("{end} columns do not fit an output of {}", out.channels()));
+        }
+        if let Some(bias) = self.bias
+            && bias.len() != out.channels()
+        {
+            return Err(format!("{} biases for {} columns", bias.len(), out.channels()));
+        }
+        if let Some(residual) = self.epilogue.residual
+            && (residual.rows() != out.rows() || residual.channels() != out.channels())
+        {
+            return Err(format!(
+                "a residual of {}×{} for an output of {}×{}",
+                residual.rows(),
+                residual.channels(),
+                out.rows(),
+                out.channels()
+            ));
+        }
+        Ok(())
+    }
+
+    /// Computes the product.
+    ///
+    /// # Safety
+    /// `check` accepted, `source` names only output rows below `out.rows()` and no two of its rows the same, and
+    /// `scratch` holds [`scratch_len`] numbers.
+    pub(crate) unsafe fn run<R: RowSource>(&self, pool: &ThreadPool, source: &R, out: &RowsMut<'_>, scratch: &mut [f32]) {
+        let isa = self.matrix.isa();
+        let (rows, panels) = (source.rows(), self.matrix.panels());
+        if rows == 0 || panels == 0 {
+            return;
+        }
+        let threads = pool.threads().max(1);
+        let tiles = rows.div_ceil(tile::max_rows(isa));
+        let least = tiles.div_ceil(block_rows(source) / tile::max_rows(isa));
+        // A few tasks for each thread; the larger operand is split first, so that it is read once.
+        let wanted = if threads == 1 { 1 } else { threads * 4 };
+        let (blocks, runs) = if self.matrix.columns() > rows && source.scratch_per_row() == 0 {
+            let runs = panels.min(wanted);
+            (least.max(wanted.div_ceil(runs).min(tiles)), runs)
+        } else {
+            let blocks = least.max(wanted.min(tiles));
+            (blocks, wanted.div_ceil(blocks).min(panels))
+        };
+        let cut = |i: usize, parts: usize, whole: usize| (i as u128 * whole as u128 / parts as u128) as usize;
+        let slot_len = block_rows(source) * source.scratch_per_row();
+        let slots = SharedScratch(scratch.as_mut_ptr());
+        for_each_with_slot(pool, blocks * runs, &|slot, task| {
+            let (block, run) = (task / runs, task % runs);
+            let tiles_of_block = cut(block, blocks, tiles)..cut(block + 1, blocks, tiles);
+            let panels_of_run = cut(run, runs, panels)..cut(run + 1, runs, panels);
+            // SAFETY: slots are disjoint pieces of the scratch memory, and nobody else uses this slot meanwhile.
+            let scratch = unsafe { slots.piece(slot * slot_len, slot_len) };
+            dispatch(isa, Block { product: self, source, out, tiles, tiles_of_block, panels_of_run, scratch });
+        });
+    }
+}
+
+/// A pointer to memory whose users share it out by index.
+struct SharedScratch(*mut f32);
+
+// SAFETY: only disjoint pieces are handed out, see `piece`.
+unsafe impl Sync for SharedScratch {}
+
+impl SharedScratch {
+    /// # Safety
+    /// The piece is inside the memory and no other piece in use overlaps it.
+    unsafe fn piece<'a>(&self, start: usize, len: usize) -> &'a mut [f32] {
+        // SAFETY: promised by the caller.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
+    }
+}
+
+/// Calls `body(slot, task)` for every task; no two calls with the same slot run at a time, and slots are below the
+/// number of threads.
+pub(crate) fn for_each_with_slot(pool: &ThreadPool, tasks: usize, body: &(dyn Fn(usize, usize) + Sync)) {
+    let slots = pool.threads().max(1).min(tasks);
+    let next = AtomicUsize::new(0);
+    let work = |slot: usize| {
+        loop {
+            let task = next.fetch_add(1, Ordering::Relaxed);
+            if task >= tasks {
+                break;
+            }
+            body(slot, task);
+        }
+    };
+    if slots <= 1 { work(0) } else { pool.run(slots, &work) }
+}
+
+/// One task.
+struct Block<'a, R> {
+    product: &'a Product<'a>,
+    source: &'a R,
+    out: &'a RowsMut<'a>,
+    /// The tiles of all blocks together; row `r` starts tile `t` where `r = t * rows / tiles`.
+    tiles: usize,
+    tiles_of_block: std::ops::Range<usize>,
+    panels_of_run: std::ops::Range<usize>,
+    scratch: &'a mut [f32],
+}
+
+impl<R: RowSource> SimdOp for Block<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let Block { product, source, out, tiles, tiles_of_block, panels_of_run, scratch } = self;
+        let Product { matrix, first_column, bias, epilogue } = *product;
+        let start_of = |tile: usize| (tile as u128 * source.rows() as u128 / tiles as u128) as usize;
+        let start = start_of(tiles_of_block.start);
+        let count = start_of(tiles_of_block.end) - start;
+        let mut addresses = [MaybeUninit::uninit(); TABLE_LEN];
+        let mut outputs = [0; BLOCK_ROWS];
+        source.fill(
+            start,
+            &mut RowTable { addresses: &mut addresses, outputs: &mut outputs, count, scratch },
+        );
+        for panel in panels_of_run {
+            let (column, valid) = matrix.panel_columns(panel);
+            let column = first_column + column;
+            let residual = epilogue.residual;
+            for tile in tiles_of_block.clone() {
+                let first = start_of(tile) - start;
+                let rows = start_of(tile + 1) - start - first;
+                let tile = Tile {
+                    table: addresses.as_ptr().wrapping_add(first).cast(),
+                    table_stride: count,
+                    taps: source.taps(),
+                    tap_len: source.tap_len(),
+                    panel: matrix.panel(panel).as_ptr(),
+                    bias: bias.map_or(std::ptr::null(), |bias| bias[column..].as_ptr()),
+                    valid,
+                    outputs: outputs[first..].as_ptr(),
+                    out: out.ptr().wrapping_add(column),
+                    out_stride: out.row_stride(),
+                    residual: residual.map_or(std::ptr::null(), |r| r.ptr().wrapping_add(column)),
+                    residual_stride: residual.map_or(0, |r| r.row_stride()),
+                    activation: epilogue.activation,
+                };
+                // SAFETY: the table and the output rows were filled for `count` rows by a source that promises them, the
+                // panel is whole, and the caller of `run` promises disjoint output rows; tiles of one row block
+                // and panel are computed by one task only.
+                unsafe { tile::compute(s, &tile, rows, matrix.panel_width(panel)) };
+            }
+        }
+    }
+}

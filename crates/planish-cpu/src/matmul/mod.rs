@@ -1,0 +1,92 @@
+//! Matrix products, and the part of every dense convolution that is one.
+//!
+//! The blocking is Goto's (Goto and van de Geijn, *Anatomy of High-Performance Matrix Multiplication*, ACM TOMS
+//! 2008) with two changes for inference. The right operand is a layer's weights: it is packed once into panels
+//! ([`PackedMatrix`]) and stays so. The left operand is never packed: its rows are long and contiguous in
+//! channels-last order, and a tile reads them through a table of row addresses, a table per tap of the kernel,
+//! which turns the same loop into a convolution without im2col (Dukhan, *The Indirect Convolution Algorithm*,
+//! arXiv 1907.02129).
+
+mod driver;
+mod pack;
+mod tile;
+
+pub(crate) use driver::{Product, RowSource, RowTable, scratch_len};
+pub use pack::PackedMatrix;
+
+use crate::epilogue::{Activation, Epilogue};
+use crate::isa::Isa;
+use crate::threads::ThreadPool;
+use crate::view::{Rows, RowsMut};
+
+/// The rows of a plain left operand.
+struct PlainRows<'a> {
+    rows: Rows<'a>,
+}
+
+// SAFETY: every address is that of a row of the view, readable for all of its channels.
+unsafe impl RowSource for PlainRows<'_> {
+    fn rows(&self) -> usize {
+        self.rows.rows()
+    }
+
+    fn taps(&self) -> usize {
+        1
+    }
+
+    fn tap_len(&self) -> usize {
+        self.rows.channels()
+    }
+
+    fn fill(&self, start: usize, table: &mut RowTable<'_>) {
+        for i in 0..table.count() {
+            let row = start + i;
+            table.set(0, i, self.rows.ptr().wrapping_add(row * self.rows.row_stride()));
+            table.set_output(i, row);
+        }
+    }
+}
+
+/// `out = activation(a · b + bias + residual)`.
+///
+/// `a` is M×K (rows times channels), `b` K×N packed for an instruction set, `bias` N numbers or none, `residual`
+/// and `out` M×N. Mismatched shapes are an error and leave `out` untouched.
+pub fn matmul(
+    pool: &ThreadPool,
+    a: Rows<'_>,
+    b: &PackedMatrix,
+    bias: Option<&[f32]>,
+    residual: Option<Rows<'_>>,
+    activation: Activation,
+    out: RowsMut<'_>,
+) -> Result<(), String> {
+    if a.channels() != b.rows() {
+        return Err(format!("the left operand has {} columns, the right {} rows", a.channels(), b.rows()));
+    }
+    let product = Product { matrix: b, first_column: 0, bias, epilogue: Epilogue { residual, activation } };
+    let source = PlainRows { rows: a };
+    product.check(&source, &out)?;
+    if out.rows() != a.rows() {
+        return Err(format!("{} rows of output for {} of input", out.rows(), a.rows()));
+    }
+    let mut scratch = vec![0.0; scratch_len(&source, pool.threads())];
+    // SAFETY: checked above; a plain operand names each output row once; the scratch has the length asked for.
+    unsafe { product.run(pool, &source, &out, &mut scratch) };
+    Ok(())
+}
+
+/// [`matmul`] where both operands are activations: packs `b` (K×N, element `(k, n)` at
+/// `b[k * row_step + n * column_step]`) first.
+pub fn matmul_dynamic(
+    isa: Isa,
+    pool: &ThreadPool,
+    a: Rows<'_>,
+    b: &[f32],
+    columns: usize,
+    row_step: usize,
+    column_step: usize,
+    out: RowsMut<'_>,
+) -> Result<(), String> {
+    let packed = PackedMatrix::from_strided(isa, b, a.channels(), columns, row_step, column_step)?;
+    matmul(pool, a, &packed, None, None, Activation::None, out)
+}

@@ -1,0 +1,150 @@
+//! The right operand of a product, cut into panels the inner loop reads front to back.
+
+use crate::isa::Isa;
+
+/// A cache line of numbers; a vector of these is aligned to it, so that no load of the inner loop straddles two.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+/// Numbers that start at a cache line.
+#[derive(Clone, Debug)]
+pub(crate) struct AlignedNumbers {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+impl AlignedNumbers {
+    /// This many zeros.
+    pub(crate) fn zeros(len: usize) -> Self {
+        Self { lines: vec![Line([0.0; 16]); len.div_ceil(16)], len }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[f32] {
+        // SAFETY: `lines` holds at least `len` numbers one after the other.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
+        // SAFETY: as above, and borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.lines.len() * size_of::<Line>()
+    }
+}
+
+/// A K×N matrix packed for one instruction set.
+///
+/// Columns are cut into panels of two vectors; a panel holds its columns row by row: `[K][panel width]`. A last
+/// panel of at most one vector of columns is one vector wide; missing columns are zero.
+#[derive(Clone, Debug)]
+pub struct PackedMatrix {
+    isa: Isa,
+    rows: usize,
+    columns: usize,
+    data: AlignedNumbers,
+}
+
+/// How many vectors a full panel is wide.
+pub(super) fn panel_vectors(isa: Isa) -> usize {
+    match isa {
+        Isa::Portable => 1,
+        Isa::Avx2 | Isa::Avx512 => 2,
+    }
+}
+
+impl PackedMatrix {
+    /// Packs the matrix whose element in row `k` and column `n` is `element(k, n)`.
+    pub fn from_fn(isa: Isa, rows: usize, columns: usize, element: impl Fn(usize, usize) -> f32) -> Self {
+        let mut packed = Self::zeros(isa, rows, columns);
+        for panel in 0..packed.panels() {
+            let (first, width) = packed.panel_columns(panel);
+            let start = first * rows;
+            let padded = packed.panel_width(panel);
+            let data = &mut packed.data.as_mut_slice()[start..start + padded * rows];
+            for (k, row) in data.chunks_exact_mut(padded).enumerate() {
+                for (n, slot) in row[..width].iter_mut().enumerate() {
+                    *slot = element(k, first + n);
+                }
+            }
+        }
+        packed
+    }
+
+    /// Packs the matrix whose element in row `k` and column `n` is `source[k * row_step + n * column_step]`; an
+    /// error where that reaches beyond the slice.
+    pub fn from_strided(
+        isa: Isa,
+        source: &[f32],
+        rows: usize,
+        columns: usize,
+        row_step: usize,
+        column_step: usize,
+    ) -> Result<Self, String> {
+        let last = |count: usize, step: usize| count.checked_sub(1).and_then(|n| n.checked_mul(step));
+        if let (Some(row), Some(column)) = (last(rows, row_step), last(columns, column_step))
+            && row.checked_add(column).is_none_or(|end| end >= source.len())
+        {
+            return Err(format!(
+                "a {rows}×{columns} matrix at steps {row_step} and {column_step} does not fit {} numbers",
+                source.len()
+            ));
+        }
+        if rows != 0 && columns != 0 && (last(rows, row_step).is_none() || last(columns, column_step).is_none()) {
+            return Err(format!("a {rows}×{columns} matrix at steps {row_step} and {column_step} is too large"));
+        }
+        Ok(Self::from_fn(isa, rows, columns, |k, n| source[k * row_step + n * column_step]))
+    }
+
+    fn zeros(isa: Isa, rows: usize, columns: usize) -> Self {
+        let padded = columns.next_multiple_of(isa.lanes());
+        Self { isa, rows, columns, data: AlignedNumbers::zeros(rows * padded) }
+    }
+
+    /// The instruction set it is packed for.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// K
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// N
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// The memory it takes.
+    pub fn bytes(&self) -> usize {
+        self.data.bytes()
+    }
+
+    fn full_width(&self) -> usize {
+        panel_vectors(self.isa) * self.isa.lanes()
+    }
+
+    pub(super) fn panels(&self) -> usize {
+        self.columns.div_ceil(self.full_width())
+    }
+
+    /// The first column of a panel and how many columns it has, padding not counted.
+    pub(super) fn panel_columns(&self, panel: usize) -> (usize, usize) {
+        let first = panel * self.full_width();
+        (first, self.full_width().min(self.columns - first))
+    }
+
+    /// The columns of a panel including padding.
+    pub(super) fn panel_width(&self, panel: usize) -> usize {
+        self.panel_columns(panel).1.next_multiple_of(self.isa.lanes())
+    }
+
+    /// The numbers of a panel.
+    pub(super) fn panel(&self, panel: usize) -> &[f32] {
+        let start = self.panel_columns(panel).0 * self.rows;
+        &self.data.as_slice()[start..start + self.panel_width(panel) * self.rows]
+    }
+}

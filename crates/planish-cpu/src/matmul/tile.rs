@@ -1,0 +1,209 @@
+//! The inner loop of every dense kernel: a tile of the result in registers.
+//!
+//! A tile is up to [`max_rows`] rows times one panel. For every step of K it loads one row of the panel (one or two vectors) and for
+//! every row of the tile broadcasts one number of the left operand into multiply-adds: with 14×2 accumulators of
+//! AVX-512 that is 28 multiply-adds for 16 loads, so the arithmetic units are the limit on every machine.
+
+use crate::epilogue::Activation;
+use crate::isa::Isa;
+use crate::simd::{Simd, SimdOp};
+
+/// How many rows a tile has at most: as many as leave registers for a panel row and a broadcast.
+pub(super) fn max_rows(isa: Isa) -> usize {
+    match isa {
+        Isa::Portable | Isa::Avx2 => 6,
+        Isa::Avx512 => 14,
+    }
+}
+
+/// Everything about a tile but its height and width.
+///
+/// Pointers are null where there is nothing. Addresses of results are `base + output row * stride`.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    /// `[taps][rows]` addresses, `table_stride` from tap to tap.
+    pub table: *const *const f32,
+    pub table_stride: usize,
+    pub taps: usize,
+    pub tap_len: usize,
+    /// `[taps * tap_len][width]`
+    pub panel: *const f32,
+    /// `valid` numbers.
+    pub bias: *const f32,
+    /// The columns of the panel that exist.
+    pub valid: usize,
+    /// The output row of each row of the tile.
+    pub outputs: *const usize,
+    pub out: *mut f32,
+    pub out_stride: usize,
+    pub residual: *const f32,
+    pub residual_stride: usize,
+    pub activation: Activation,
+}
+
+/// Computes a tile of `ROWS` rows and `VECTORS` vectors of columns.
+struct TileOp<'a, const ROWS: usize, const VECTORS: usize>(&'a Tile);
+
+impl<const ROWS: usize, const VECTORS: usize> SimdOp for TileOp<'_, ROWS, VECTORS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let tile = self.0;
+        // SAFETY: the creator of the tile promises (see `compute`) that its addresses are valid for its extents.
+        unsafe {
+            let mut sums = [[s.zero(); VECTORS]; ROWS];
+            if !tile.bias.is_null() {
+                for j in 0..VECTORS {
+                    let offset = j * S::LANES;
+                    let bias = s.load_partial(tile.bias.add(offset), tile.valid.saturating_sub(offset));
+                    for row in &mut sums {
+                        row[j] = bias;
+                    }
+                }
+            }
+            accumulate::<S, ROWS, VECTORS>(s, tile, &mut sums);
+            match tile.activation.limits() {
+                Some(limits) if tile.valid == VECTORS * S::LANES => {
+                    limit_and_store::<S, ROWS, VECTORS, true>(s, tile, &sums, limits);
+                }
+                Some(limits) => limit_and_store::<S, ROWS, VECTORS, false>(s, tile, &sums, limits),
+                None => {
+                    let mut spilled = [[s.zero(); VECTORS]; ROWS];
+                    for i in 0..ROWS {
+                        for j in 0..VECTORS {
+                            spilled[i][j] = sums[i][j];
+                        }
+                    }
+                    s.call(Finish { tile, sums: spilled.as_ptr().cast::<S::F32>(), rows: ROWS, vectors: VECTORS });
+                }
+            }
+        }
+    }
+}
+
+/// The loop over K.
+///
+/// # Safety
+/// The table holds `ROWS` addresses per tap, each readable for `tap_len` numbers, and the panel
+/// `taps * tap_len * VECTORS` vectors.
+#[inline(always)]
+unsafe fn accumulate<S: Simd, const ROWS: usize, const VECTORS: usize>(
+    s: S,
+    tile: &Tile,
+    sums: &mut [[S::F32; VECTORS]; ROWS],
+) {
+    let mut panel = tile.panel;
+    for tap in 0..tile.taps {
+        // SAFETY: the caller promises the extents of the table and the panel and that the addresses in the table are readable.
+        unsafe {
+            let mut rows = [std::ptr::null::<f32>(); ROWS];
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = *tile.table.add(tap * tile.table_stride + i);
+            }
+            for k in 0..tile.tap_len {
+                let mut right = [s.zero(); VECTORS];
+                for (j, vector) in right.iter_mut().enumerate() {
+                    *vector = s.load(panel.add(j * S::LANES));
+                }
+                for i in 0..ROWS {
+                    let left = s.splat(*rows[i].add(k));
+                    for j in 0..VECTORS {
+                        sums[i][j] = s.mul_add(left, right[j], sums[i][j]);
+                    }
+                }
+                panel = panel.add(VECTORS * S::LANES);
+            }
+        }
+    }
+}
+
+/// Adds the residual, applies limits and stores, all from registers.
+///
+/// # Safety
+/// `tile.outputs` holds `ROWS` rows whose `valid` numbers are writable in `out` and readable in `residual`, where
+/// there is one. `FULL` only where `valid` is the whole width.
+#[inline(always)]
+unsafe fn limit_and_store<S: Simd, const ROWS: usize, const VECTORS: usize, const FULL: bool>(
+    s: S,
+    tile: &Tile,
+    sums: &[[S::F32; VECTORS]; ROWS],
+    (low, high): (f32, f32),
+) {
+    let (low, high) = (s.splat(low), s.splat(high));
+    for (i, row) in sums.iter().enumerate() {
+        // SAFETY: the caller promises the rows.
+        unsafe {
+            let output = *tile.outputs.add(i);
+            for (j, &sum) in row.iter().enumerate() {
+                let offset = j * S::LANES;
+                let left = tile.valid.saturating_sub(offset);
+                let mut sum = sum;
+                if !tile.residual.is_null() {
+                    let p = tile.residual.add(output * tile.residual_stride + offset);
+                    sum = s.add(sum, if FULL { s.load(p) } else { s.load_partial(p, left) });
+                }
+                let value = s.min(high, s.max(low, sum));
+                let p = tile.out.add(output * tile.out_stride + offset);
+                if FULL { s.store(p, value) } else { s.store_partial(p, left, value) }
+            }
+        }
+    }
+}
+
+/// The epilogue of activations too long to be copied into every tile kernel: works on sums spilled to memory.
+struct Finish<'a, V> {
+    tile: &'a Tile,
+    sums: *const V,
+    rows: usize,
+    vectors: usize,
+}
+
+impl<V> SimdOp for Finish<'_, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let Finish { tile, sums, rows, vectors } = self;
+        for i in 0..rows {
+            for j in 0..vectors {
+                let offset = j * S::LANES;
+                let left = tile.valid.saturating_sub(offset);
+                // SAFETY: `TileOp` spilled `rows * vectors` vectors of this instruction set, and promises the rows.
+                unsafe {
+                    let output = *tile.outputs.add(i);
+                    let mut sum = s.load(sums.add(i * vectors + j).cast());
+                    if !tile.residual.is_null() {
+                        let p = tile.residual.add(output * tile.residual_stride + offset);
+                        sum = s.add(sum, s.load_partial(p, left));
+                    }
+                    let value = tile.activation.apply(s, sum);
+                    s.store_partial(tile.out.add(output * tile.out_stride + offset), left, value);
+                }
+            }
+        }
+    }
+}
+
+/// Computes a tile of `rows` rows (1 to [`max_rows`]) and `width` columns (a panel's padded width).
+///
+/// # Safety
+/// The addresses of the tile are valid for the extents its fields state, for `rows` rows; the elements it writes are
+/// nobody else's.
+#[inline(always)]
+pub(super) unsafe fn compute<S: Simd>(s: S, tile: &Tile, rows: usize, width: usize) {
+    macro_rules! pick {
+        ($vectors:literal: $($rows:literal)*) => {
+            match rows {
+                $($rows => s.call(TileOp::<$rows, $vectors>(tile)),)*
+                _ => debug_assert!(false, "a tile of {rows} rows"),
+            }
+        };
+    }
+    match (S::ISA, width / S::LANES) {
+        (Isa::Avx512, 2) => pick!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        (Isa::Avx512, _) => pick!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        (Isa::Avx2, 2) => pick!(2: 1 2 3 4 5 6),
+        (Isa::Avx2 | Isa::Portable, _) => pick!(1: 1 2 3 4 5 6),
+    }
+}

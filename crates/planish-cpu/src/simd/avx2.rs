@@ -1,0 +1,251 @@
+//! Vectors of eight numbers: AVX2 with FMA.
+//!
+//! Every body is an intrinsic whose instruction set the existence of the token proves; see the module above for
+//! why everything is inlined.
+
+use std::arch::x86_64::*;
+
+use super::{Simd, SimdOp};
+use crate::isa::Isa;
+
+/// A proof that this machine has AVX2, FMA and F16C.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(());
+
+/// `MASKS[8 - n ..]` are eight lanes of which the first `n` are set.
+static MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+#[inline(always)]
+fn mask_of(n: usize) -> __m256i {
+    // SAFETY: eight numbers are readable from any start up to 8; AVX as the callers' token proves.
+    unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - n.min(8)).cast()) }
+}
+
+impl Avx2 {
+    /// The token, where the machine has the instructions.
+    #[inline]
+    pub fn new() -> Option<Avx2> {
+        Isa::Avx2.is_available().then_some(Avx2(()))
+    }
+}
+
+impl Simd for Avx2 {
+    const ISA: Isa = Isa::Avx2;
+    const LANES: usize = 8;
+    type F32 = __m256;
+    type Mask = __m256;
+    type Index = __m256i;
+
+    #[inline]
+    fn call<O: SimdOp>(self, op: O) -> O::Output {
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn enabled<O: SimdOp>(simd: Avx2, op: O) -> O::Output {
+            op.eval(simd)
+        }
+        // SAFETY: the token proves that the features were detected.
+        unsafe { enabled(self, op) }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> __m256 {
+        // SAFETY: the caller promises 8 readable numbers; the token proves the instructions.
+        unsafe { _mm256_loadu_ps(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: __m256) {
+        // SAFETY: the caller promises 8 writable numbers; the token proves the instructions.
+        unsafe { _mm256_storeu_ps(p, v) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_partial(self, p: *const f32, n: usize) -> __m256 {
+        // SAFETY: masked lanes are not accessed, the others the caller promises; the token proves the instructions.
+        unsafe { _mm256_maskload_ps(p, mask_of(n)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_partial(self, p: *mut f32, n: usize, v: __m256) {
+        // SAFETY: masked lanes are not accessed, the others the caller promises; the token proves the instructions.
+        unsafe { _mm256_maskstore_ps(p, mask_of(n), v) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn min(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn abs(self, a: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
+    }
+
+    #[inline(always)]
+    fn neg(self, a: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_xor_ps(_mm256_set1_ps(-0.0), a) }
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_sqrt_ps(a) }
+    }
+
+    #[inline(always)]
+    fn floor(self, a: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_floor_ps(a) }
+    }
+
+    #[inline(always)]
+    fn round(self, a: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+    }
+
+    #[inline(always)]
+    fn copy_sign(self, magnitude: __m256, sign: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            let bit = _mm256_set1_ps(-0.0);
+            _mm256_or_ps(_mm256_and_ps(bit, sign), _mm256_andnot_ps(bit, magnitude))
+        }
+    }
+
+    #[inline(always)]
+    fn lt(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(a, b) }
+    }
+
+    #[inline(always)]
+    fn le(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_cmp_ps::<_CMP_LE_OQ>(a, b) }
+    }
+
+    #[inline(always)]
+    fn eq(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b) }
+    }
+
+    #[inline(always)]
+    fn select(self, mask: __m256, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_blendv_ps(b, a, mask) }
+    }
+
+    #[inline(always)]
+    fn any(self, mask: __m256) -> bool {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_movemask_ps(mask) != 0 }
+    }
+
+    #[inline(always)]
+    fn scale(self, x: __m256, n: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            let half = _mm256_floor_ps(_mm256_mul_ps(n, _mm256_set1_ps(0.5)));
+            let bias = _mm256_set1_epi32(127);
+            let first = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(half), bias));
+            let rest = _mm256_cvtps_epi32(_mm256_sub_ps(n, half));
+            let second = _mm256_slli_epi32::<23>(_mm256_add_epi32(rest, bias));
+            _mm256_mul_ps(_mm256_mul_ps(x, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second))
+        }
+    }
+
+    #[inline(always)]
+    fn split(self, x: __m256) -> (__m256, __m256) {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            let bits = _mm256_castps_si256(x);
+            let fraction = _mm256_and_si256(bits, _mm256_set1_epi32(0x007f_ffff));
+            let mantissa = _mm256_or_si256(fraction, _mm256_set1_epi32(0x3f80_0000));
+            let exponent = _mm256_sub_epi32(_mm256_srli_epi32::<23>(bits), _mm256_set1_epi32(127));
+            (_mm256_castsi256_ps(mantissa), _mm256_cvtepi32_ps(exponent))
+        }
+    }
+
+    #[inline(always)]
+    fn reduce_add(self, v: __m256) -> f32 {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+
+    #[inline(always)]
+    fn reduce_max(self, v: __m256) -> f32 {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            let four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+
+    #[inline(always)]
+    fn index(self, choose: impl Fn(usize) -> usize) -> __m256i {
+        let mut lanes = [0i32; 8];
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            *lane = (choose(i) % 8) as i32;
+        }
+        // SAFETY: the array holds eight numbers; the token proves the instructions.
+        unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn swizzle(self, v: __m256, index: __m256i) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_permutevar8x32_ps(v, index) }
+    }
+}

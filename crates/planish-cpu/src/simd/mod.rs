@@ -1,0 +1,164 @@
+//! Vectors of `f32`, written against once and compiled for each instruction set.
+//!
+//! A value of a type that implements [`Simd`] is a proof that the machine has the instructions: it can only be
+//! made where they were detected. Code generic over `S: Simd` must be `#[inline(always)]` all the way from
+//! [`SimdOp::eval`] down, because the instructions are only switched on in the function that [`dispatch`] wraps
+//! around it; what is not inlined there would be compiled for the baseline machine and call every intrinsic.
+
+pub mod math;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub use avx512::Avx512;
+pub use portable::Portable;
+
+use crate::isa::Isa;
+
+/// The vector instructions of one instruction set. See the module for how to use it.
+///
+/// Comparisons are false where an operand is NaN. Every method is one or a few instructions.
+pub trait Simd: Copy + Send + Sync + 'static {
+    /// The instruction set this is.
+    const ISA: Isa;
+    /// How many numbers a vector holds: 8 or 16.
+    const LANES: usize;
+    /// A vector of [`Simd::LANES`] numbers.
+    type F32: Copy;
+    /// One truth value per lane.
+    type Mask: Copy;
+    /// A choice of a source lane for every lane, see [`Simd::swizzle`].
+    type Index: Copy;
+
+    /// Runs `op` in a function of its own with the instructions switched on. Loops that need all registers are
+    /// kept apart this way, and long bodies that many loops share are compiled once.
+    fn call<O: SimdOp>(self, op: O) -> O::Output;
+
+    /// The same number in every lane.
+    fn splat(self, x: f32) -> Self::F32;
+
+    /// Zero in every lane.
+    #[inline(always)]
+    fn zero(self) -> Self::F32 {
+        self.splat(0.0)
+    }
+
+    /// Reads a vector; the address needs no alignment.
+    ///
+    /// # Safety
+    /// `LANES` numbers must be readable at `p`.
+    unsafe fn load(self, p: *const f32) -> Self::F32;
+
+    /// Writes a vector; the address needs no alignment.
+    ///
+    /// # Safety
+    /// `LANES` numbers must be writable at `p`.
+    unsafe fn store(self, p: *mut f32, v: Self::F32);
+
+    /// Reads `n` numbers into the first lanes (all of them where `n >= LANES`); the others become zero.
+    ///
+    /// # Safety
+    /// `min(n, LANES)` numbers must be readable at `p`; nothing behind them is touched.
+    unsafe fn load_partial(self, p: *const f32, n: usize) -> Self::F32;
+
+    /// Writes the first `n` lanes (all of them where `n >= LANES`).
+    ///
+    /// # Safety
+    /// `min(n, LANES)` numbers must be writable at `p`; nothing behind them is touched.
+    unsafe fn store_partial(self, p: *mut f32, n: usize, v: Self::F32);
+
+    /// `a + b`
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a - b`
+    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a * b`
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a / b`
+    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a * b + c`, rounded once where the machine can (AVX2, AVX-512), twice on the portable path.
+    fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// `if a < b { a } else { b }`: **the second operand where either is NaN**, so `min(limit, x)` keeps a NaN
+    /// of `x`.
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `if a > b { a } else { b }`: **the second operand where either is NaN**, so `max(zero, x)` is a ReLU that
+    /// keeps NaN.
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `|a|`
+    fn abs(self, a: Self::F32) -> Self::F32;
+    /// `-a`
+    fn neg(self, a: Self::F32) -> Self::F32;
+    /// The square root, correctly rounded.
+    fn sqrt(self, a: Self::F32) -> Self::F32;
+    /// The largest integer not above.
+    fn floor(self, a: Self::F32) -> Self::F32;
+    /// The nearest integer, ties to even.
+    fn round(self, a: Self::F32) -> Self::F32;
+    /// `|magnitude|` with the sign of `sign`.
+    fn copy_sign(self, magnitude: Self::F32, sign: Self::F32) -> Self::F32;
+
+    /// `a < b`
+    fn lt(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// `a <= b`
+    fn le(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// `a == b`
+    fn eq(self, a: Self::F32, b: Self::F32) -> Self::Mask;
+    /// `a` where the mask is true, `b` elsewhere.
+    fn select(self, mask: Self::Mask, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// Whether any lane is true.
+    fn any(self, mask: Self::Mask) -> bool;
+
+    /// `x * 2^n` for lanes `n` that hold integers in `-252 ..= 252`, rounded once also where the result is
+    /// subnormal, given that `x * 2^(n/2)` is not.
+    fn scale(self, x: Self::F32, n: Self::F32) -> Self::F32;
+
+    /// Takes a positive normal number apart: `(m, e)` with `x = m * 2^e`, `1 <= m < 2`.
+    fn split(self, x: Self::F32) -> (Self::F32, Self::F32);
+
+    /// The sum of all lanes, added pairwise (halves onto each other).
+    fn reduce_add(self, v: Self::F32) -> f32;
+    /// The largest lane; unspecified where one is NaN.
+    fn reduce_max(self, v: Self::F32) -> f32;
+
+    /// A choice of lanes for [`Simd::swizzle`]: lane `i` takes lane `choose(i) % LANES`.
+    fn index(self, choose: impl Fn(usize) -> usize) -> Self::Index;
+    /// Permutes the lanes.
+    fn swizzle(self, v: Self::F32, index: Self::Index) -> Self::F32;
+}
+
+/// Work to be compiled for every instruction set: a struct of the arguments and a body generic over [`Simd`].
+pub trait SimdOp {
+    /// What the work returns.
+    type Output;
+    /// The body. Implementations are `#[inline(always)]`.
+    fn eval<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Runs `op` compiled for `isa`, or for the portable path where this machine lacks it.
+#[inline]
+pub fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => {
+            if let Some(simd) = Avx512::new() {
+                return simd.call(op);
+            }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => {
+            if let Some(simd) = Avx2::new() {
+                return simd.call(op);
+            }
+        }
+        _ => {}
+    }
+    Portable.call(op)
+}
+
+#[cfg(test)]
+mod tests;

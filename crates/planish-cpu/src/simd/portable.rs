@@ -1,0 +1,209 @@
+//! The vector type of machines without a hand-written one: arrays that the compiler may vectorise.
+//!
+//! It is also the path that shows what every other path should compute, up to the rounding of
+//! [`Simd::mul_add`]: a fused multiply-add without the instruction would be a function call, so this one rounds
+//! twice.
+
+use super::{Simd, SimdOp};
+use crate::isa::Isa;
+
+const LANES: usize = 8;
+
+/// Plain Rust over arrays of eight numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Portable;
+
+/// Eight numbers.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(32))]
+pub struct F32x8([f32; LANES]);
+
+#[inline(always)]
+fn map(a: F32x8, f: impl Fn(f32) -> f32) -> F32x8 {
+    F32x8(a.0.map(f))
+}
+
+#[inline(always)]
+fn zip(a: F32x8, b: F32x8, f: impl Fn(f32, f32) -> f32) -> F32x8 {
+    let mut out = a;
+    for i in 0..LANES {
+        out.0[i] = f(a.0[i], b.0[i]);
+    }
+    out
+}
+
+#[inline(always)]
+fn compare(a: F32x8, b: F32x8, f: impl Fn(f32, f32) -> bool) -> [bool; LANES] {
+    std::array::from_fn(|i| f(a.0[i], b.0[i]))
+}
+
+impl Simd for Portable {
+    const ISA: Isa = Isa::Portable;
+    const LANES: usize = LANES;
+    type F32 = F32x8;
+    type Mask = [bool; LANES];
+    type Index = [u8; LANES];
+
+    #[inline(never)]
+    fn call<O: SimdOp>(self, op: O) -> O::Output {
+        op.eval(self)
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> F32x8 {
+        F32x8([x; LANES])
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> F32x8 {
+        // SAFETY: the caller promises LANES readable numbers; the read is unaligned.
+        F32x8(unsafe { p.cast::<[f32; LANES]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: F32x8) {
+        // SAFETY: the caller promises LANES writable numbers; the write is unaligned.
+        unsafe { p.cast::<[f32; LANES]>().write_unaligned(v.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_partial(self, p: *const f32, n: usize) -> F32x8 {
+        let mut out = [0.0; LANES];
+        // SAFETY: the caller promises min(n, LANES) readable numbers, and the array holds as many.
+        unsafe { std::ptr::copy_nonoverlapping(p, out.as_mut_ptr(), n.min(LANES)) };
+        F32x8(out)
+    }
+
+    #[inline(always)]
+    unsafe fn store_partial(self, p: *mut f32, n: usize, v: F32x8) {
+        // SAFETY: the caller promises min(n, LANES) writable numbers, and the array holds as many.
+        unsafe { std::ptr::copy_nonoverlapping(v.0.as_ptr(), p, n.min(LANES)) };
+    }
+
+    #[inline(always)]
+    fn add(self, a: F32x8, b: F32x8) -> F32x8 {
+        zip(a, b, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn sub(self, a: F32x8, b: F32x8) -> F32x8 {
+        zip(a, b, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: F32x8, b: F32x8) -> F32x8 {
+        zip(a, b, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn div(self, a: F32x8, b: F32x8) -> F32x8 {
+        zip(a, b, |a, b| a / b)
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: F32x8, b: F32x8, c: F32x8) -> F32x8 {
+        zip(zip(a, b, |a, b| a * b), c, |product, c| product + c)
+    }
+
+    #[inline(always)]
+    fn min(self, a: F32x8, b: F32x8) -> F32x8 {
+        zip(a, b, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn max(self, a: F32x8, b: F32x8) -> F32x8 {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn abs(self, a: F32x8) -> F32x8 {
+        map(a, f32::abs)
+    }
+
+    #[inline(always)]
+    fn neg(self, a: F32x8) -> F32x8 {
+        map(a, |a| -a)
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: F32x8) -> F32x8 {
+        map(a, f32::sqrt)
+    }
+
+    #[inline(always)]
+    fn floor(self, a: F32x8) -> F32x8 {
+        map(a, f32::floor)
+    }
+
+    #[inline(always)]
+    fn round(self, a: F32x8) -> F32x8 {
+        map(a, f32::round_ties_even)
+    }
+
+    #[inline(always)]
+    fn copy_sign(self, magnitude: F32x8, sign: F32x8) -> F32x8 {
+        zip(magnitude, sign, f32::copysign)
+    }
+
+    #[inline(always)]
+    fn lt(self, a: F32x8, b: F32x8) -> [bool; LANES] {
+        compare(a, b, |a, b| a < b)
+    }
+
+    #[inline(always)]
+    fn le(self, a: F32x8, b: F32x8) -> [bool; LANES] {
+        compare(a, b, |a, b| a <= b)
+    }
+
+    #[inline(always)]
+    fn eq(self, a: F32x8, b: F32x8) -> [bool; LANES] {
+        compare(a, b, |a, b| a == b)
+    }
+
+    #[inline(always)]
+    fn select(self, mask: [bool; LANES], a: F32x8, b: F32x8) -> F32x8 {
+        F32x8(std::array::from_fn(|i| if mask[i] { a.0[i] } else { b.0[i] }))
+    }
+
+    #[inline(always)]
+    fn any(self, mask: [bool; LANES]) -> bool {
+        mask.into_iter().any(|lane| lane)
+    }
+
+    #[inline(always)]
+    fn scale(self, x: F32x8, n: F32x8) -> F32x8 {
+        let power = |n: f32| f32::from_bits(((n as i32 + 127) << 23) as u32);
+        zip(x, n, |x, n| {
+            let half = (n * 0.5).floor();
+            x * power(half) * power(n - half)
+        })
+    }
+
+    #[inline(always)]
+    fn split(self, x: F32x8) -> (F32x8, F32x8) {
+        let mantissa = map(x, |x| f32::from_bits(x.to_bits() & 0x007f_ffff | 0x3f80_0000));
+        let exponent = map(x, |x| ((x.to_bits() >> 23) as i32 - 127) as f32);
+        (mantissa, exponent)
+    }
+
+    #[inline(always)]
+    fn reduce_add(self, v: F32x8) -> f32 {
+        let v = v.0;
+        ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
+    }
+
+    #[inline(always)]
+    fn reduce_max(self, v: F32x8) -> f32 {
+        v.0.into_iter().fold(f32::NEG_INFINITY, |best, x| if x > best { x } else { best })
+    }
+
+    #[inline(always)]
+    fn index(self, choose: impl Fn(usize) -> usize) -> [u8; LANES] {
+        std::array::from_fn(|i| (choose(i) % LANES) as u8)
+    }
+
+    #[inline(always)]
+    fn swizzle(self, v: F32x8, index: [u8; LANES]) -> F32x8 {
+        F32x8(std::array::from_fn(|i| v.0[usize::from(index[i]) % LANES]))
+    }
+}
