@@ -10,5 +10,10 @@ pub mod epilogue;
 pub mod isa;
 pub mod matmul;
 pub mod simd;
-pub mod threads;
 pub mod view;
+
+mod denormals;
+pub mod elementwise;
+pub mod processors;
+pub mod strided;
+pub mod threads;

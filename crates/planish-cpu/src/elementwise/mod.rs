@@ -1,0 +1,10 @@
+//! Functions of single elements, because what is not fused behind a convolution (an activation before one, a residual add, the
+//! product of a squeeze-and-excite block) moves every activation through memory once: these kernels keep to that once.
+//!
+//! [`unary`] maps rows, [`binary`] combines two tensors of any strides with broadcasting. Both may work in place.
+
+mod binary;
+mod unary;
+
+pub use binary::{Binary, binary};
+pub use unary::{Unary, unary, unary_in_place};
