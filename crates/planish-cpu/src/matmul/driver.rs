@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::pack::PackedMatrix;
 use super::tile::{self, Tile};
-use crate::epilogue::Epilogue;
+use crate::epilogue::{Destination, Epilogue};
 use crate::isa::Isa;
 use crate::simd::{Simd, SimdOp, dispatch};
 use crate::threads::ThreadPool;
@@ -26,7 +26,7 @@ const BLOCK_ROWS: usize = 112;
 pub(crate) const MAX_TAPS: usize = TABLE_LEN / 14;
 
 /// The numbers a block of rows may copy to scratch at most, unless a single tile needs more.
-const BLOCK_SCRATCH: usize = 32 * 1024;
+const BLOCK_SCRATCH: usize = 64 * 1024;
 
 /// The left operand of a product: rows of `taps` pieces of `tap_len` contiguous numbers each.
 ///
@@ -236,7 +236,6 @@ impl<R: RowSource> SimdOp for Block<'_, R> {
         for panel in panels_of_run {
             let (column, valid) = matrix.panel_columns(panel);
             let column = first_column + column;
-            let residual = epilogue.residual;
             for tile in tiles_of_block.clone() {
                 let first = start_of(tile) - start;
                 let rows = start_of(tile + 1) - start - first;
@@ -247,13 +246,10 @@ impl<R: RowSource> SimdOp for Block<'_, R> {
                     tap_len: source.tap_len(),
                     panel: matrix.panel(panel).as_ptr(),
                     bias: bias.map_or(std::ptr::null(), |bias| bias[column..].as_ptr()),
-                    valid,
-                    outputs: outputs[first..].as_ptr(),
-                    out: out.ptr().wrapping_add(column),
-                    out_stride: out.row_stride(),
-                    residual: residual.map_or(std::ptr::null(), |r| r.ptr().wrapping_add(column)),
-                    residual_stride: residual.map_or(0, |r| r.row_stride()),
-                    activation: epilogue.activation,
+                    destination: Destination {
+                        outputs: outputs[first..].as_ptr(),
+                        ..Destination::new(out, &epilogue, column, valid)
+                    },
                 };
                 // SAFETY: the table and the output rows were filled for `count` rows by a source that promises them, the
                 // panel is whole, and the caller of `run` promises disjoint output rows; tiles of one row block
