@@ -28,7 +28,7 @@ pub(crate) struct Target<'a> {
 /// A plan in the making.
 pub(crate) struct Lowering<'a> {
     pub(crate) graph: &'a Graph,
-    pub(crate) facts: &'a [Option<Fact>],
+    facts: &'a [Option<Fact>],
     pub(crate) target: &'a Target<'a>,
     layouts: Vec<Layout>,
     placements: HashMap<ValueId, Placement>,
@@ -193,12 +193,16 @@ impl<'a> Lowering<'a> {
 
     /// Steps for one node: its kernel where there is one, its reference otherwise.
     fn node(&mut self, node: &Node) -> Result<()> {
-        match family(node, &Facts { graph: self.graph, facts: self.facts }) {
+        match family(node, &self.facts()) {
             Some((family, _)) => family.lower(self, node),
             None => fallback::lower(self, node),
         }
     }
 
+    /// What is known of all values.
+    pub(crate) fn facts(&self) -> Facts<'a> {
+        Facts { graph: self.graph, facts: self.facts }
+    }
     /// The type and shape of a value.
     pub(crate) fn fact(&self, v: ValueId) -> Option<&'a Fact> {
         self.facts[v.0 as usize].as_ref()
