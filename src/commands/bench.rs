@@ -1,0 +1,193 @@
+//! `planish bench`: latency, throughput and memory, with the configuration that gave them.
+
+use super::model::{self, Execution, Shapes};
+use clap::Args;
+use planish::report::machine;
+use planish::report::stats::Summary;
+use planish::report::table::{Table, count};
+use planish_engine::{CancelToken, Profile};
+use planish_graph::error::Context;
+use planish_graph::{Error, Result};
+use serde_json::json;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// What to measure.
+#[derive(Args)]
+pub struct Arguments {
+    /// The ONNX file
+    model: PathBuf,
+    #[command(flatten)]
+    shapes: Shapes,
+    #[command(flatten)]
+    execution: Execution,
+    /// Seconds to measure, after warming up
+    #[arg(long, default_value_t = 3.0, value_name = "S")]
+    duration: f64,
+    /// Show each layer's algorithm, time, GFLOP/s, share, and why it was chosen (1 MAC = 2 FLOP)
+    #[arg(long)]
+    profile: bool,
+    /// Write one run in Chrome's trace format (for ui.perfetto.dev or chrome://tracing)
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs before measuring: plans, first touches of memory, clocks.
+const WARM_UP_RUNS: usize = 3;
+/// Profiled runs, of which each step's fastest time counts.
+const PROFILE_RUNS: usize = 10;
+
+/// Measures.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if !(arguments.duration > 0.0 && arguments.duration <= 3600.0) {
+        return Err(Error::invalid("--duration takes seconds above 0, up to 3600"));
+    }
+    let options = arguments.execution.options();
+    let loaded = model::load(&arguments.model, &options, false)?;
+    let session = &loaded.session;
+    let shapes = arguments.shapes.resolve(session.graph())?;
+    let inputs = model::random_inputs(session.graph(), &shapes, 1)?;
+    let place = || arguments.model.display().to_string();
+
+    let start = Instant::now();
+    let arena = session.with_plan(&shapes, |p| p.arena_bytes()).context(place)?;
+    let plan_ms = start.elapsed().as_secs_f64() * 1e3;
+    let start = Instant::now();
+    session.run(&inputs).context(place)?;
+    let first_ms = start.elapsed().as_secs_f64() * 1e3;
+    session.chooser().save_wisdom()?;
+    for _ in 0..WARM_UP_RUNS {
+        session.run(&inputs)?;
+    }
+    let mut times = Vec::new();
+    let begun = Instant::now();
+    while times.len() < 3 || begun.elapsed() < Duration::from_secs_f64(arguments.duration) {
+        let start = Instant::now();
+        session.run(&inputs)?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    let batch = shapes.first().and_then(|s| s.first()).copied().unwrap_or(1).max(1);
+    let throughput = 1e3 * (times.len() * batch) as f64 / times.iter().sum::<f64>();
+    let latency = Summary::of(&times);
+    let profile = if arguments.profile || arguments.trace.is_some() { Some(profile(session, &inputs)?) } else { None };
+    if let (Some(path), Some(profile)) = (&arguments.trace, &profile) {
+        let text = serde_json::to_vec(&trace(profile)).map_err(|e| Error::invalid(e.to_string()))?;
+        planish::files::atomic::write_bytes(path, &text)?;
+    }
+
+    if arguments.json {
+        let mut report = json!({
+            "model": place(), "version": env!("CARGO_PKG_VERSION"), "cpu": machine::cpu_model(),
+            "isa": session.isa().name(), "threads": session.threads(), "precision": "f32", "layout": "channels-last",
+            "input_shapes": shapes, "load_ms": loaded.load_ms, "plan_ms": plan_ms, "first_ms": first_ms,
+            "latency_ms": {"min": latency.min, "p50": latency.p50, "p90": latency.p90, "p99": latency.p99, "mean": latency.mean},
+            "runs": times.len(), "throughput": throughput, "peak_rss_bytes": machine::peak_rss_bytes(),
+            "arena_bytes": arena, "tuned_layers": session.chooser().remembered(),
+        });
+        if let Some(profile) = profile.as_ref().filter(|_| arguments.profile) {
+            report["layers"] = json!(profile.steps.iter().map(layer).collect::<Vec<_>>());
+        }
+        super::print_json(&report)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(profile) = profile.as_ref().filter(|_| arguments.profile) {
+        print_profile(profile);
+    }
+    println!("{}: inputs {shapes:?}", place());
+    println!(
+        "  planish {} on {}, {} threads, {}, f32, channels-last",
+        env!("CARGO_PKG_VERSION"),
+        machine::cpu_model(),
+        session.threads(),
+        session.isa()
+    );
+    println!("  load {:.1} ms, plan {plan_ms:.1} ms, first run {first_ms:.2} ms", loaded.load_ms);
+    println!(
+        "  latency of {} runs, ms: min {:.3}  p50 {:.3}  p90 {:.3}  p99 {:.3}  mean {:.3}",
+        times.len(),
+        latency.min,
+        latency.p50,
+        latency.p90,
+        latency.p99,
+        latency.mean
+    );
+    println!(
+        "  throughput {throughput:.1} a second; peak memory {}, of it {} working memory",
+        count(machine::peak_rss_bytes() as f64, "B"),
+        count(arena as f64, "B")
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Several profiled runs, of which each step's fastest time counts.
+fn profile(session: &planish_engine::Session, inputs: &[planish_graph::Tensor]) -> Result<Profile> {
+    let mut best: Option<Profile> = None;
+    for _ in 0..PROFILE_RUNS {
+        let mut profile = Profile::default();
+        session.run_with(inputs, &CancelToken::new(), Some(&mut profile))?;
+        best = Some(match best {
+            None => profile,
+            Some(mut best) => {
+                for (old, new) in best.steps.iter_mut().zip(profile.steps) {
+                    old.time = old.time.min(new.time);
+                    old.start = new.start;
+                }
+                best
+            }
+        });
+    }
+    Ok(best.unwrap_or_default())
+}
+
+fn gflops(step: &planish_engine::StepProfile) -> f64 {
+    2.0 * step.macs as f64 / step.time.as_secs_f64().max(1e-9) / 1e9
+}
+
+fn layer(step: &planish_engine::StepProfile) -> serde_json::Value {
+    json!({
+        "node": step.node, "operator": step.operator, "algorithm": step.algorithm, "reason": step.reason,
+        "shape": step.shape, "macs": step.macs, "ms": step.time.as_secs_f64() * 1e3, "gflops": gflops(step),
+    })
+}
+
+fn print_profile(profile: &Profile) {
+    let total: f64 = profile.steps.iter().map(|s| s.time.as_secs_f64()).sum();
+    let mut table = Table::new(&["layer", "operator", "algorithm", "output", "ms", "GFLOP/s", "share", "why"]);
+    for step in &profile.steps {
+        let seconds = step.time.as_secs_f64();
+        let shape: Vec<String> = step.shape.iter().map(|d| d.to_string()).collect();
+        let rate = if step.macs > 0 { format!("{:.1}", gflops(step)) } else { String::new() };
+        table.row(&[
+            &step.node,
+            &step.operator,
+            &step.algorithm,
+            &shape.join("×"),
+            &format!("{:.3}", seconds * 1e3),
+            &rate,
+            &format!("{:.1} %", 100.0 * seconds / total.max(1e-12)),
+            &step.reason,
+        ]);
+    }
+    print!("{table}");
+    println!("sum of {} steps: {:.3} ms\n", profile.steps.len(), total * 1e3);
+}
+
+/// One run in Chrome's trace event format: complete events, microseconds.
+fn trace(profile: &Profile) -> serde_json::Value {
+    let micros = |d: Duration| d.as_secs_f64() * 1e6;
+    let events: Vec<serde_json::Value> = profile
+        .steps
+        .iter()
+        .map(|s| {
+            json!({
+                "name": s.node, "cat": s.operator, "ph": "X", "pid": 1, "tid": 1, "ts": micros(s.start), "dur": micros(s.time),
+                "args": {"algorithm": s.algorithm, "macs": s.macs, "gflops": gflops(s), "shape": s.shape, "why": s.reason},
+            })
+        })
+        .collect();
+    json!({"traceEvents": events, "displayTimeUnit": "ms"})
+}

@@ -1,0 +1,41 @@
+//! `planish kernels`: every kernel, its instruction set, and whether this machine has it.
+
+use clap::Args;
+use planish::report::table::Table;
+use planish_cpu::isa::Isa;
+use planish_graph::{Error, Result};
+use std::process::ExitCode;
+
+/// What to list.
+#[derive(Args)]
+pub struct Arguments {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Lists the kernels.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let chosen = Isa::from_env().map_err(|e| Error::unsupported(e.to_string()))?;
+    let kernels = planish_cpu::kernels::kernels();
+    if arguments.json {
+        let list: Vec<serde_json::Value> = kernels
+            .iter()
+            .map(|k| {
+                serde_json::json!({
+                    "family": k.family, "name": k.name, "isa": k.isa.name(), "available": k.isa.is_available(),
+                })
+            })
+            .collect();
+        super::print_json(&serde_json::json!({"isa": chosen.name(), "kernels": list}))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = Table::new(&["family", "kernel", "instruction set", "this machine"]);
+    for kernel in &kernels {
+        let has = if kernel.isa.is_available() { "yes" } else { "no" };
+        table.row(&[kernel.family, kernel.name, kernel.isa.name(), has]);
+    }
+    print!("{table}");
+    println!("in use: {chosen} (PLANISH_ISA chooses another)");
+    Ok(ExitCode::SUCCESS)
+}

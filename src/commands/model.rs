@@ -1,0 +1,193 @@
+//! Arguments that say which model, how it is loaded, and how it runs.
+
+use clap::Args;
+use planish_engine::plan::choose::ChooserOptions;
+use planish_engine::plan::wisdom::Wisdom;
+use planish_engine::{Session, SessionOptions};
+use planish_graph::error::Context;
+use planish_graph::limits::{Budget, with_budget};
+use planish_graph::{Error, Graph, Result, Tensor};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// How a model runs.
+#[derive(Args, Clone, Debug)]
+pub struct Execution {
+    /// Threads; 0 for every core this process may use (affinity, cgroup quota, PLANISH_THREADS, OMP_NUM_THREADS)
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub threads: usize,
+    /// Cap on the bytes of tensors and working memory; K, M, G are understood
+    #[arg(long, default_value = "16G", value_parser = bytes, value_name = "BYTES")]
+    pub max_memory: usize,
+    /// Measure every candidate algorithm of each convolution and remember the winners
+    #[arg(long)]
+    pub tune: bool,
+    /// Where the winners are remembered [default: planish/wisdom.json in the user's cache folder]
+    #[arg(long, value_name = "FILE", conflicts_with = "no_wisdom")]
+    pub wisdom: Option<PathBuf>,
+    /// Neither read nor write remembered winners
+    #[arg(long)]
+    pub no_wisdom: bool,
+    /// Use this convolution algorithm wherever it accepts the layer (for experiments)
+    #[arg(long, value_name = "NAME")]
+    pub algorithm: Option<String>,
+}
+
+impl Execution {
+    /// The options of a session.
+    pub fn options(&self) -> SessionOptions {
+        let wisdom = if self.no_wisdom { None } else { self.wisdom.clone().or_else(Wisdom::default_path) };
+        SessionOptions {
+            threads: self.threads,
+            max_memory: self.max_memory,
+            chooser: ChooserOptions { tune: self.tune, wisdom, only: self.algorithm.clone() },
+            ..SessionOptions::default()
+        }
+    }
+}
+
+/// Extents for what a model leaves open.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Shapes {
+    /// Extent of the first axis of inputs that leave it open
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+    /// Shape of an input, NAME=1x3x224x224; or extent of a named dimension, NAME=N
+    #[arg(long = "shape", value_name = "NAME=…", value_parser = named_shape)]
+    pub shapes: Vec<(String, Vec<usize>)>,
+}
+
+impl Shapes {
+    /// Concrete shapes for the inputs of `graph`, in order. What stays open is 1, or the usual picture size where the
+    /// open axes are a picture's.
+    pub fn resolve(&self, graph: &Graph) -> Result<Vec<Vec<usize>>> {
+        use planish_graph::Dim;
+        let (mut given, mut symbols) = (BTreeMap::new(), BTreeMap::new());
+        let mut dimensions: Vec<&str> = Vec::new();
+        for &input in &graph.inputs {
+            let value = graph.value(input);
+            for (axis, dim) in value.shape.iter().flatten().enumerate() {
+                if let Dim::Symbol(name) = dim {
+                    dimensions.push(name);
+                    if axis == 0
+                        && let Some(batch) = self.batch
+                    {
+                        symbols.insert(name.clone(), batch);
+                    }
+                }
+            }
+        }
+        for (name, extents) in &self.shapes {
+            if dimensions.contains(&name.as_str()) && extents.len() == 1 {
+                symbols.insert(name.clone(), extents[0]);
+            } else {
+                graph.find_input(name).map_err(|_| {
+                    let names: Vec<&str> = graph.inputs.iter().map(|&i| graph.value(i).name.as_str()).collect();
+                    Error::invalid(format!(
+                        "--shape {name}: no input and no dimension has that name; inputs are {names:?}, dimensions {dimensions:?}"
+                    ))
+                })?;
+                given.insert(name.clone(), extents.clone());
+            }
+        }
+        let mut shapes = planish_graph::infer::input_shapes(graph, &given, &symbols, 1)?;
+        for (&input, shape) in graph.inputs.iter().zip(&mut shapes) {
+            let value = graph.value(input);
+            let dims = value.shape.as_deref().unwrap_or(&[]);
+            if given.contains_key(&value.name) || dims.len() != 4 {
+                continue;
+            }
+            for axis in [2, 3] {
+                let open = match &dims[axis] {
+                    Dim::Fixed(_) => false,
+                    Dim::Symbol(s) => !symbols.contains_key(s),
+                    Dim::Unknown => true,
+                };
+                if open {
+                    shape[axis] = USUAL_PICTURE;
+                }
+            }
+            if let (Dim::Unknown, Some(batch)) = (&dims[0], self.batch) {
+                shape[0] = batch;
+            }
+        }
+        Ok(shapes)
+    }
+}
+
+/// The side of the pictures that most classifiers take; for models that leave height and width open.
+const USUAL_PICTURE: usize = 224;
+
+/// A model that is ready to run, and how long that took.
+pub struct Loaded {
+    /// The session.
+    pub session: Session,
+    /// Milliseconds to read and optimise.
+    pub load_ms: f64,
+    /// What was wrong or noteworthy in the graph as it was read: nodes, MACs and so on are counted from here.
+    pub original: Option<Graph>,
+}
+
+/// Reads the ONNX file at `path` under the memory cap.
+pub fn read(path: &Path, max_memory: usize) -> Result<Graph> {
+    let budget = Budget::new(max_memory);
+    with_budget(&budget, || planish_onnx::load(path, &planish_onnx::ReadOptions::default()))
+}
+
+/// Reads and optimises. `keep_original` also keeps the graph as it was read.
+pub fn load(path: &Path, options: &SessionOptions, keep_original: bool) -> Result<Loaded> {
+    let start = Instant::now();
+    let graph = read(path, options.max_memory)?;
+    let original = keep_original.then(|| graph.clone());
+    let session = Session::new(graph, options).context(|| path.display().to_string())?;
+    Ok(Loaded { session, load_ms: start.elapsed().as_secs_f64() * 1e3, original })
+}
+
+/// Noise for every input of `graph`, in the given shapes.
+pub fn random_inputs(graph: &Graph, shapes: &[Vec<usize>], seed: u64) -> Result<Vec<Tensor>> {
+    let typed = graph.inputs.iter().zip(shapes);
+    typed
+        .enumerate()
+        .map(|(i, (&id, shape))| {
+            let value = graph.value(id);
+            let dtype = value.dtype.ok_or_else(|| Error::invalid(format!("input \"{}\" has no type", value.name)))?;
+            planish_engine::run::session::random_input(dtype, shape, seed + i as u64)
+        })
+        .collect()
+}
+
+/// Reads "16G", "512M", "4096".
+pub fn bytes(text: &str) -> std::result::Result<usize, String> {
+    let (digits, unit) = match text.trim_end_matches(['B', 'b']).char_indices().last() {
+        Some((at, 'K' | 'k')) => (&text[..at], 10),
+        Some((at, 'M' | 'm')) => (&text[..at], 20),
+        Some((at, 'G' | 'g')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let number = digits.parse::<usize>().ok().and_then(|n| n.checked_mul(1usize << unit));
+    number.ok_or_else(|| format!("\"{text}\" is no number of bytes: write 4096, 512M or 16G"))
+}
+
+fn named_shape(text: &str) -> std::result::Result<(String, Vec<usize>), String> {
+    let problem = || format!("\"{text}\" is no shape: write NAME=1x3x224x224, or DIMENSION=8");
+    let (name, extents) = text.rsplit_once('=').ok_or_else(problem)?;
+    let extents = extents.split(['x', ',']).map(|e| e.trim().parse::<usize>()).collect::<std::result::Result<_, _>>();
+    Ok((name.to_string(), extents.map_err(|_| problem())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_bytes_and_shapes() {
+        assert_eq!(bytes("4096"), Ok(4096));
+        assert_eq!(bytes("2K"), Ok(2048));
+        assert_eq!(bytes("16GB"), Ok(16 << 30));
+        assert!(bytes("much").is_err() && bytes("99999999999G").is_err());
+        assert_eq!(named_shape("x=1x3x8x8").unwrap(), ("x".into(), vec![1, 3, 8, 8]));
+        assert_eq!(named_shape("x:0=1,3").unwrap(), ("x:0".into(), vec![1, 3]));
+        assert!(named_shape("x").is_err() && named_shape("x=a").is_err());
+    }
+}
