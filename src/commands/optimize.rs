@@ -1,0 +1,195 @@
+//! `planish optimize`: the main job in its first form: simplify, choose algorithms, and show what that gained.
+
+use super::eval::{self, Pictures};
+use super::inspect;
+use super::model::{self, Execution, Shapes};
+use super::pictures::PictureArguments;
+use clap::Args;
+use planish::images::Preprocessing;
+use planish::report::table::{Table, count};
+use planish_engine::{Session, SessionOptions};
+use planish_graph::error::Context;
+use planish_graph::limits::{Budget, with_budget};
+use planish_graph::{Graph, Result, Tensor, reference};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// What to optimise.
+#[derive(Args)]
+pub struct Arguments {
+    /// The ONNX file; without one, the embedded ResNet-20 for CIFAR-10 and its 100 embedded pictures
+    model: Option<PathBuf>,
+    /// Write the optimised network here, as plain ONNX that other engines read
+    #[arg(short, long, value_name = "OUT.onnx")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    shapes: Shapes,
+    #[command(flatten)]
+    pictures: PictureArguments,
+    #[command(flatten)]
+    execution: Execution,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+static EMBEDDED_NETWORK: &[u8] = include_bytes!("../../models/resnet20-cifar10.onnx");
+static EMBEDDED_PICTURES: &[u8] = include_bytes!("../../models/cifar10-test-100.bin");
+
+/// A network on one side of the comparison.
+struct Side {
+    nodes: usize,
+    macs: u64,
+    constant_bytes: usize,
+    arena_bytes: usize,
+    latency_ms: f64,
+    top1: Option<f64>,
+}
+
+/// Optimises.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let options = arguments.execution.options();
+    let place = arguments.model.as_deref().unwrap_or(Path::new("embedded ResNet-20")).to_path_buf();
+    let start = Instant::now();
+    let original = match &arguments.model {
+        Some(path) => model::read(path, options.max_memory)?,
+        None => planish_onnx::read(EMBEDDED_NETWORK, None, &planish_onnx::ReadOptions::default())?,
+    };
+    let session = Session::new(original.clone(), &options).context(|| place.display().to_string())?;
+    let load_ms = start.elapsed().as_secs_f64() * 1e3;
+    let pictures = match arguments.model {
+        None => Some(eval::cifar10(EMBEDDED_PICTURES, Path::new("embedded pictures"))?),
+        Some(_) => None,
+    };
+    report(arguments, &options, &place, &original, &session, pictures.as_ref(), load_ms).context(|| place.display().to_string())
+}
+
+fn report(
+    arguments: &Arguments,
+    options: &SessionOptions,
+    place: &Path,
+    original: &Graph,
+    session: &Session,
+    pictures: Option<&Pictures>,
+    load_ms: f64,
+) -> Result<ExitCode> {
+    let shapes = arguments.shapes.resolve(session.graph())?;
+    let inputs = model::random_inputs(session.graph(), &shapes, 1)?;
+    // The network as it was read, in the same engine: what the passes gained, and nothing else.
+    let plain = Session::new(original.clone(), &SessionOptions { optimise: false, ..options.clone() })?;
+    let difference = largest_difference(original, &inputs, &session.run(&inputs)?, options.max_memory)?;
+    let before = side(&plain, original, &shapes, &inputs, pictures)?;
+    let after = side(session, session.graph(), &shapes, &inputs, pictures)?;
+    session.chooser().save_wisdom()?;
+    if let Some(path) = &arguments.output {
+        let mut graph = session.graph().clone();
+        if arguments.pictures.given() {
+            arguments.pictures.settings(&graph)?.store(&mut graph)?;
+        }
+        planish_onnx::save(&graph, path, &planish_onnx::WriteOptions::default())?;
+    }
+    let algorithms = session.with_plan(&shapes, |plan| {
+        let mut counts = std::collections::BTreeMap::<String, usize>::new();
+        for step in plan.steps().filter(|s| s.macs > 0) {
+            *counts.entry(step.algorithm.clone()).or_default() += 1;
+        }
+        counts
+    })?;
+    if arguments.json {
+        let side = |s: &Side| {
+            json!({"nodes": s.nodes, "macs": s.macs, "constant_bytes": s.constant_bytes, "arena_bytes": s.arena_bytes,
+                   "latency_ms": s.latency_ms, "top1": s.top1})
+        };
+        let passes: Vec<serde_json::Value> = session
+            .pass_reports()
+            .iter()
+            .filter(|p| p.rewrites > 0)
+            .map(|p| json!({"pass": p.name, "rewrites": p.rewrites}))
+            .collect();
+        super::print_json(&json!({
+            "model": place.display().to_string(), "before": side(&before), "after": side(&after), "load_ms": load_ms,
+            "largest_difference": difference.0, "relative_l2": difference.1, "passes": passes, "algorithms": algorithms,
+            "threads": session.threads(), "isa": session.isa().name(), "precision": "f32",
+            "tuned_layers": session.chooser().remembered(),
+            "output": arguments.output.as_ref().map(|o| o.display().to_string()),
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{}: inputs {shapes:?}, {} threads, {}", place.display(), session.threads(), session.isa());
+    let mut table = Table::new(&["", "before", "after"]);
+    table.row(&["nodes", &before.nodes.to_string(), &after.nodes.to_string()]);
+    table.row(&["MACs", &count(before.macs as f64, ""), &count(after.macs as f64, "")]);
+    table.row(&["constants", &count(before.constant_bytes as f64, "B"), &count(after.constant_bytes as f64, "B")]);
+    table.row(&["working memory", &count(before.arena_bytes as f64, "B"), &count(after.arena_bytes as f64, "B")]);
+    table.row(&["latency, median", &format!("{:.3} ms", before.latency_ms), &format!("{:.3} ms", after.latency_ms)]);
+    if let (Some(a), Some(b)) = (before.top1, after.top1) {
+        table.row(&["top-1 of 100 pictures", &format!("{a:.1} %"), &format!("{b:.1} %")]);
+    }
+    print!("{table}");
+    println!(
+        "{:.2}× faster than the same network unoptimised; largest output difference {:.2e} (relative L2 {:.2e})",
+        before.latency_ms / after.latency_ms.max(1e-9),
+        difference.0,
+        difference.1
+    );
+    let algorithms: Vec<String> = algorithms.iter().map(|(name, n)| format!("{name} {n}")).collect();
+    println!("algorithms: {}", algorithms.join(", "));
+    match &arguments.output {
+        Some(path) => println!("written to {}", path.display()),
+        None => println!("next: -o OUT.onnx writes the optimised network; `planish bench MODEL --profile` shows each layer"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The largest absolute difference and the relative L2 distance of all float outputs from the reference's.
+fn largest_difference(graph: &Graph, inputs: &[Tensor], outputs: &[Tensor], max_memory: usize) -> Result<(f64, f64)> {
+    let wanted = with_budget(&Budget::new(max_memory), || reference::run(graph, inputs))?;
+    let (mut largest, mut squares, mut norm) = (0f64, 0f64, 0f64);
+    for (want, got) in wanted.iter().zip(outputs).filter(|(w, g)| w.dtype().is_float() && w.shape() == g.shape()) {
+        for (w, g) in want.to_f64s().into_iter().zip(got.to_f64s()) {
+            largest = largest.max((w - g).abs());
+            squares += (w - g) * (w - g);
+            norm += w * w;
+        }
+    }
+    Ok((largest, if squares == 0.0 { 0.0 } else { (squares / norm).sqrt() }))
+}
+
+fn side(
+    session: &Session,
+    graph: &Graph,
+    shapes: &[Vec<usize>],
+    inputs: &[Tensor],
+    pictures: Option<&Pictures>,
+) -> Result<Side> {
+    let layers = inspect::layers(graph, shapes)?;
+    let top1 = match pictures {
+        Some(pictures) => {
+            let settings = match Preprocessing::of_graph(graph)? {
+                Some(settings) => settings,
+                None => Preprocessing::new(32, 32),
+            };
+            let found = eval::evaluate(session, pictures, pictures.len(), &settings, 10, None)?;
+            Some(found.percent(found.top1))
+        }
+        None => None,
+    };
+    session.run(inputs)?;
+    let mut times = Vec::new();
+    let begun = Instant::now();
+    while times.len() < 5 || (begun.elapsed() < Duration::from_millis(700) && times.len() < 2000) {
+        let start = Instant::now();
+        session.run(inputs)?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(Side {
+        nodes: graph.nodes.len(),
+        macs: layers.iter().map(|l| l.macs).fold(0, u64::saturating_add),
+        constant_bytes: graph.constant_bytes(),
+        arena_bytes: session.with_plan(shapes, |p| p.arena_bytes())?,
+        latency_ms: planish::report::stats::Summary::of(&times).p50,
+        top1,
+    })
+}
