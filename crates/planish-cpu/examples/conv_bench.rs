@@ -49,14 +49,38 @@ fn main() {
     let peak = flops as f64 / t / 1e9;
     println!("{isa} peak {peak:.1} GFLOP/s");
     let pool = ThreadPool::new(1);
-    for (m, k, n) in [(784, 512, 128), (3136, 64, 64), (3136, 64, 256), (3136, 576, 64), (196, 2304, 256), (196,1024,256), (196,256,1024),(49, 4608, 512), (49, 512, 2048), (49,2048,512), (1, 2048, 1000), (12544, 32, 16), (12544, 16, 96), (3136,144,24)] {
+    for (m, k, n) in [
+        (784, 512, 128),
+        (3136, 64, 64),
+        (3136, 64, 256),
+        (3136, 576, 64),
+        (196, 2304, 256),
+        (196, 1024, 256),
+        (196, 256, 1024),
+        (49, 4608, 512),
+        (49, 512, 2048),
+        (49, 2048, 512),
+        (1, 2048, 1000),
+        (12544, 32, 16),
+        (12544, 16, 96),
+        (3136, 144, 24),
+    ] {
         let fill = |n: usize| (0..n).map(|i| (i * 7 % 13) as f32 * 0.1).collect::<Vec<_>>();
         let a = fill(m * k);
         let w = fill(k * n);
         let b = PackedMatrix::from_strided(isa, &w, k, n, n, 1).unwrap();
         let mut out = vec![0.0; m * n];
         let t = time(|| {
-            matmul(&pool, Rows::dense(&a, m, k).unwrap(), &b, None, None, Activation::Relu, RowsMut::dense(&mut out, m, n).unwrap()).unwrap();
+            matmul(
+                &pool,
+                Rows::dense(&a, m, k).unwrap(),
+                &b,
+                None,
+                None,
+                Activation::Relu,
+                RowsMut::dense(&mut out, m, n).unwrap(),
+            )
+            .unwrap();
         });
         let g = 2.0 * (m * k * n) as f64 / t / 1e9;
         println!("{m:6} {k:5} {n:5} {:9.1} us {g:7.1} GFLOP/s {:5.1} %", t * 1e6, 100.0 * g / peak);

@@ -77,9 +77,7 @@ impl Activation {
             Activation::Relu => s.max(s.zero(), x),
             // The order of the operands keeps NaN, and lets the upper limit win where they cross, as in ONNX.
             Activation::Clip { min, max } => s.min(s.splat(max), s.max(s.splat(min), x)),
-            Activation::LeakyRelu { alpha } => {
-                s.select(s.lt(x, s.zero()), s.mul(x, s.splat(alpha)), x)
-            }
+            Activation::LeakyRelu { alpha } => s.select(s.lt(x, s.zero()), s.mul(x, s.splat(alpha)), x),
             Activation::Elu { alpha } => {
                 s.select(s.lt(x, s.zero()), s.mul(math::exp_m1(s, x), s.splat(alpha)), x)
             }
@@ -127,11 +125,17 @@ pub(crate) struct Destination {
 }
 
 impl Destination {
-    /// The columns `column .. column + valid` of an output; the rows are still to be named.
-    pub(crate) fn new(out: &RowsMut<'_>, epilogue: &Epilogue<'_>, column: usize, valid: usize) -> Self {
+    /// The columns `column .. column + valid` of some rows of an output.
+    pub(crate) fn new(
+        out: &RowsMut<'_>,
+        epilogue: &Epilogue<'_>,
+        column: usize,
+        valid: usize,
+        outputs: *const usize,
+    ) -> Self {
         let residual = epilogue.residual;
         Self {
-            outputs: std::ptr::null(),
+            outputs,
             valid,
             out: out.ptr().wrapping_add(column),
             out_stride: out.row_stride(),

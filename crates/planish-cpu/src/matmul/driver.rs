@@ -141,7 +141,13 @@ impl Product<'_> {
     /// # Safety
     /// `check` accepted, `source` names only output rows below `out.rows()` and no two of its rows the same, and
     /// `scratch` holds [`scratch_len`] numbers.
-    pub(crate) unsafe fn run<R: RowSource>(&self, pool: &ThreadPool, source: &R, out: &RowsMut<'_>, scratch: &mut [f32]) {
+    pub(crate) unsafe fn run<R: RowSource>(
+        &self,
+        pool: &ThreadPool,
+        source: &R,
+        out: &RowsMut<'_>,
+        scratch: &mut [f32],
+    ) {
         let isa = self.matrix.isa();
         let (rows, panels) = (source.rows(), self.matrix.panels());
         if rows == 0 || panels == 0 {
@@ -168,7 +174,10 @@ impl Product<'_> {
             let panels_of_run = cut(run, runs, panels)..cut(run + 1, runs, panels);
             // SAFETY: slots are disjoint pieces of the scratch memory, and nobody else uses this slot meanwhile.
             let scratch = unsafe { slots.piece(slot * slot_len, slot_len) };
-            dispatch(isa, Block { product: self, source, out, tiles, tiles_of_block, panels_of_run, scratch });
+            dispatch(
+                isa,
+                Block { product: self, source, out, tiles, tiles_of_block, panels_of_run, scratch },
+            );
         });
     }
 }
@@ -229,10 +238,8 @@ impl<R: RowSource> SimdOp for Block<'_, R> {
         let count = start_of(tiles_of_block.end) - start;
         let mut addresses = [MaybeUninit::uninit(); TABLE_LEN];
         let mut outputs = [0; BLOCK_ROWS];
-        source.fill(
-            start,
-            &mut RowTable { addresses: &mut addresses, outputs: &mut outputs, count, scratch },
-        );
+        source
+            .fill(start, &mut RowTable { addresses: &mut addresses, outputs: &mut outputs, count, scratch });
         for panel in panels_of_run {
             let (column, valid) = matrix.panel_columns(panel);
             let column = first_column + column;
@@ -246,10 +253,7 @@ impl<R: RowSource> SimdOp for Block<'_, R> {
                     tap_len: source.tap_len(),
                     panel: matrix.panel(panel).as_ptr(),
                     bias: bias.map_or(std::ptr::null(), |bias| bias[column..].as_ptr()),
-                    destination: Destination {
-                        outputs: outputs[first..].as_ptr(),
-                        ..Destination::new(out, &epilogue, column, valid)
-                    },
+                    destination: Destination::new(out, &epilogue, column, valid, outputs[first..].as_ptr()),
                 };
                 // SAFETY: the table and the output rows were filled for `count` rows by a source that promises them, the
                 // panel is whole, and the caller of `run` promises disjoint output rows; tiles of one row block

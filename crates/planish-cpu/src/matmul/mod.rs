@@ -12,7 +12,7 @@ mod pack;
 mod plain;
 mod tile;
 
-pub(crate) use driver::{MAX_TAPS, Product, RowSource, RowTable, for_each_with_slot, scratch_len};
+pub(crate) use driver::{MAX_TAPS, Product, RowSource, RowTable, scratch_len};
 pub(crate) use pack::AlignedNumbers;
 pub use pack::PackedMatrix;
 pub(crate) use plain::PlainRows;

@@ -1,6 +1,6 @@
 //! The rows of a plain matrix as a left operand.
 
-use super::driver::{RowSource, RowTable};
+use super::driver::{RowSource, RowTable, scratch_len};
 use crate::view::Rows;
 
 /// The bytes after which addresses meet in the same set of a first-level cache of 64 sets.
@@ -25,6 +25,15 @@ impl<'a> PlainRows<'a> {
         // A copy costs about as much as four columns, and rows that are used once need none.
         let copies = collide && rows.rows() > 4 && rows.channels() > SPREAD && columns >= 64;
         Self { rows, copies }
+    }
+
+    /// The most scratch memory a product of this shape can need, whatever the stride of its rows.
+    pub(crate) fn most_scratch(rows: usize, channels: usize, threads: usize) -> usize {
+        if rows == 0 {
+            return 0;
+        }
+        let view = Rows::<f32>::dense(&[], 0, channels);
+        view.map_or(0, |rows| scratch_len(&PlainRows { rows, copies: true }, threads))
     }
 }
 
