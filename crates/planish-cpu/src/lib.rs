@@ -17,3 +17,6 @@ pub mod elementwise;
 pub mod processors;
 pub mod strided;
 pub mod threads;
+
+#[cfg(test)]
+mod testing;

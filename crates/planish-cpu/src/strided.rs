@@ -333,11 +333,6 @@ impl<const N: usize> Nest<N> {
         Self { axes }
     }
 
-    /// The strides along the innermost axis.
-    pub(crate) fn steps(&self) -> [isize; N] {
-        self.axes[self.axes.len() - 1].1
-    }
-
     /// Runs `kernel` over all blocks. Each element is visited once, by one thread; a block has at most 16 Ki elements unless
     /// its rows are longer and cannot be cut evenly.
     pub(crate) fn run(&self, isa: Isa, pool: &ThreadPool, kernel: &impl BlockKernel<N>) {

@@ -8,3 +8,6 @@ mod unary;
 
 pub use binary::{Binary, binary};
 pub use unary::{Unary, unary, unary_in_place};
+
+#[cfg(test)]
+mod tests;
