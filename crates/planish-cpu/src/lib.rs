@@ -14,7 +14,10 @@ pub mod view;
 
 mod denormals;
 pub mod elementwise;
+mod fold;
 pub mod processors;
+pub mod reduce;
+pub mod softmax;
 pub mod strided;
 pub mod threads;
 

@@ -333,6 +333,14 @@ impl<const N: usize> Nest<N> {
         Self { axes }
     }
 
+    /// The same nest with an innermost axis along which every tensor is contiguous, of length 1 where there is none.
+    pub(crate) fn with_unit_steps(mut self) -> Self {
+        if self.axes.last().is_none_or(|&(_, steps)| steps != [1; N]) {
+            self.axes.push((1, [1; N]));
+        }
+        self
+    }
+
     /// Runs `kernel` over all blocks. Each element is visited once, by one thread; a block has at most 16 Ki elements unless
     /// its rows are longer and cannot be cut evenly.
     pub(crate) fn run(&self, isa: Isa, pool: &ThreadPool, kernel: &impl BlockKernel<N>) {
