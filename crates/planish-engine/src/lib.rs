@@ -1,1 +1,3 @@
 //! Passes, planner, memory plan, thread pool and sessions.
+
+pub mod passes;
