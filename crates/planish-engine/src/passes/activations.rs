@@ -40,7 +40,7 @@ impl Pass for Activations {
 fn product(rewriter: &Rewriter, id: NodeId) -> Option<(Arc<dyn Operator>, ValueId)> {
     let mut factors = Vec::new();
     let mut scale = 1.0;
-    gather(rewriter, id, &mut scale, &mut factors)?;
+    gather(rewriter, id, &mut scale, &mut factors, 4)?;
     let unary = |function| -> Arc<dyn Operator> { Arc::new(Unary { function }) };
     let activation = |function| -> Arc<dyn Operator> { Arc::new(Activation { function }) };
     if let &[gate] = &factors[..] {
@@ -84,8 +84,14 @@ fn is_hard_gate(function: ActivationFunction) -> bool {
 }
 
 /// Gathers the factors of the product at `id`: scalars into `scale`, others into `factors`; `None` where there are more
-/// than two, or `id` is no product.
-fn gather(rewriter: &Rewriter, id: NodeId, scale: &mut f64, factors: &mut Vec<ValueId>) -> Option<()> {
+/// than two, or `id` is no product. Looks through at most `depth` products, one behind the other.
+fn gather(
+    rewriter: &Rewriter,
+    id: NodeId,
+    scale: &mut f64,
+    factors: &mut Vec<ValueId>,
+    depth: usize,
+) -> Option<()> {
     let parts = match times_scalar(rewriter, id) {
         Some((x, c)) => {
             *scale *= c;
@@ -97,9 +103,9 @@ fn gather(rewriter: &Rewriter, id: NodeId, scale: &mut f64, factors: &mut Vec<Va
         }
     };
     for value in parts {
-        let deeper = rewriter.maker(value).filter(|_| rewriter.use_count(value) == 1);
+        let deeper = rewriter.maker(value).filter(|_| depth > 1 && rewriter.use_count(value) == 1);
         let (scale_before, count_before) = (*scale, factors.len());
-        if deeper.and_then(|id| gather(rewriter, id, scale, factors)).is_none() {
+        if deeper.and_then(|id| gather(rewriter, id, scale, factors, depth - 1)).is_none() {
             *scale = scale_before;
             factors.truncate(count_before);
             if factors.len() == 2 {

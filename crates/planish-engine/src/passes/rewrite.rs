@@ -113,11 +113,11 @@ impl<'g> Rewriter<'g> {
     pub fn shape(&self, value: ValueId) -> Option<Vec<usize>> {
         fixed_shape(self.dims(value)?)
     }
-    /// The value of a one-element constant that, combined with `other`, leaves its shape alone.
+    /// The value of a one-element float constant that, combined with `other`, leaves its shape alone.
     pub fn scalar(&self, value: ValueId, other: ValueId) -> Option<f64> {
         let tensor = self.constant(value)?;
         let keeps = tensor.rank() == 0 || self.rank(other).is_some_and(|rank| rank >= tensor.rank());
-        (tensor.len() == 1 && keeps).then(|| tensor.to_f64s()[0])
+        (tensor.dtype().is_float() && tensor.len() == 1 && keeps).then(|| tensor.to_f64s()[0])
     }
     /// Whether the caller of the graph gets `value`.
     pub fn is_output(&self, value: ValueId) -> bool {
