@@ -1,0 +1,167 @@
+//! Batch normalisations and constant factors and offsets for each channel go into the weights before them.
+//!
+//! At inference a batch normalisation is `y = a·x + b` for each channel, and so are additions, subtractions,
+//! multiplications and divisions by constants of one number a channel. Behind a convolution, transposed convolution or
+//! matrix product with constant weights, that is other weights and another bias, for nothing. Not folded: anything
+//! *before* a convolution (its padding would have to change too), statistics of training mode, and weights whose result
+//! somebody else reads as well.
+
+use super::Pass;
+use super::pattern::per_channel;
+use super::rewrite::Rewriter;
+use planish_graph::ops::math::binary::{Binary, BinaryFunction};
+use planish_graph::ops::math::matmul::Gemm;
+use planish_graph::ops::nn::batch_normalization::BatchNormalization;
+use planish_graph::ops::nn::conv::Conv;
+use planish_graph::ops::nn::conv_transpose::ConvTranspose;
+use planish_graph::{Graph, Node, NodeId, Operator, OperatorExt, Result, Tensor, ValueId};
+use std::sync::Arc;
+
+/// Folds maps of each channel into the weights before them.
+pub struct AbsorbAffine;
+
+impl Pass for AbsorbAffine {
+    fn name(&self) -> &'static str {
+        "absorb-affine"
+    }
+    fn run(&self, graph: &mut Graph) -> Result<usize> {
+        let mut rewriter = Rewriter::new(graph);
+        for id in rewriter.node_ids() {
+            if let Some(found) = absorb(&rewriter, id) {
+                let name = rewriter.node(found.layer).map(|n| n.name.clone()).unwrap_or_default();
+                let weights = rewriter.add_constant(&format!("{name}.weight"), found.weights);
+                let bias = rewriter.add_constant(&format!("{name}.bias"), found.bias);
+                let inputs = vec![Some(found.input), Some(weights), Some(bias)];
+                rewriter.fuse(id, found.layer, found.op, inputs);
+            }
+        }
+        rewriter.finish()
+    }
+}
+
+/// A layer with the map behind it put into its weights.
+struct Absorbed {
+    layer: NodeId,
+    op: Arc<dyn Operator>,
+    input: ValueId,
+    weights: Tensor,
+    bias: Tensor,
+}
+
+/// `y = factor · x + offset` for each channel.
+type Affine = Vec<(f64, f64)>;
+
+fn absorb(rewriter: &Rewriter, id: NodeId) -> Option<Absorbed> {
+    let node = rewriter.node(id)?;
+    if !node.op.is_op::<BatchNormalization>() && !node.op.is_op::<Binary>() {
+        return None;
+    }
+    node.inputs.iter().flatten().find_map(|&value| {
+        let layer = rewriter.maker(value).filter(|_| rewriter.use_count(value) == 1)?;
+        let layer_node = rewriter.node(layer)?;
+        let weights = rewriter.constant_input(layer_node, 1).filter(|w| w.dtype().is_float())?;
+        let target = Layer::of(&*layer_node.op, weights)?;
+        let affine = affine(rewriter, node, value, weights.rank(), target.channels)?;
+        if !affine.iter().all(|(factor, offset)| factor.is_finite() && offset.is_finite()) {
+            return None;
+        }
+        let before = match layer_node.input(2) {
+            Some(bias) => per_channel(rewriter.constant(bias)?, weights.rank().min(2), target.channels)?,
+            None => vec![0.0; target.channels],
+        };
+        let bias: Vec<f64> =
+            before.iter().zip(&affine).map(|(b, (f, o))| target.bias_factor * b * f + o).collect();
+        let values = weights.to_f64s().into_iter().enumerate();
+        let scaled: Vec<f64> = values.map(|(i, w)| w * affine[target.channel_of(i)].0).collect();
+        Some(Absorbed {
+            layer,
+            op: match layer_node.op.as_op::<Gemm>() {
+                Some(gemm) => Arc::new(Gemm { beta: 1.0, ..*gemm }),
+                None => layer_node.op.clone(),
+            },
+            input: layer_node.input(0)?,
+            weights: Tensor::from_f64s(weights.dtype(), weights.shape(), &scaled).ok()?,
+            bias: Tensor::from_f64s(weights.dtype(), &[target.channels], &bias).ok()?,
+        })
+    })
+}
+
+/// Where the output channels lie in a layer's weights: `outer` blocks of `channels / groups` runs of `inner`.
+struct Layer {
+    channels: usize,
+    /// Output channels of one group.
+    per_group: usize,
+    /// Weights of one output channel that lie together.
+    inner: usize,
+    /// Blocks of weights (input channels, where they come first) of one group.
+    blocks: usize,
+    bias_factor: f64,
+}
+
+impl Layer {
+    fn of(op: &dyn Operator, weights: &Tensor) -> Option<Layer> {
+        let &[first, second, ref taps @ ..] = weights.shape() else { return None };
+        let taps: usize = taps.iter().product();
+        let rows_are_channels =
+            Layer { channels: first, per_group: first, inner: second * taps, blocks: 1, bias_factor: 1.0 };
+        let layer = if op.is_op::<Conv>() {
+            rows_are_channels
+        } else if let Some(transposed) = op.as_op::<ConvTranspose>() {
+            let groups = transposed.conv.group;
+            Layer {
+                channels: second.checked_mul(groups)?,
+                per_group: second,
+                inner: taps,
+                blocks: first.checked_div(groups)?,
+                bias_factor: 1.0,
+            }
+        } else {
+            let gemm = op.as_op::<Gemm>()?;
+            let bias_factor = f64::from(gemm.beta);
+            if gemm.trans_b {
+                Layer { bias_factor, ..rows_are_channels }
+            } else {
+                Layer { channels: second, per_group: second, inner: 1, blocks: first, bias_factor }
+            }
+        };
+        (layer.channels > 0 && !weights.is_empty()).then_some(layer)
+    }
+    /// The output channel that weight `index` belongs to.
+    fn channel_of(&self, index: usize) -> usize {
+        let run = index / self.inner;
+        run % self.per_group + run / self.per_group / self.blocks * self.per_group
+    }
+}
+
+/// The map that `node` applies to each channel of `value`.
+fn affine(
+    rewriter: &Rewriter,
+    node: &Node,
+    value: ValueId,
+    rank: usize,
+    channels: usize,
+) -> Option<Affine> {
+    if let Some(norm) = node.op.as_op::<BatchNormalization>() {
+        if norm.training_mode || node.outputs.iter().flatten().count() != 1 || node.input(0) != Some(value) {
+            return None;
+        }
+        let numbers = |index| {
+            let values = rewriter.constant_input(node, index)?.to_f64s();
+            (values.len() == channels).then_some(values)
+        };
+        return Some(norm.affine(&numbers(1)?, &numbers(2)?, &numbers(3)?, &numbers(4)?));
+    }
+    let op = node.op.as_op::<Binary>()?;
+    let (a, b) = (node.input(0)?, node.input(1)?);
+    let first = a == value;
+    let constant = per_channel(rewriter.constant(if first { b } else { a })?, rank, channels)?;
+    let map: fn(f64) -> (f64, f64) = match (op.function, first) {
+        (BinaryFunction::Add, _) => |c| (1.0, c),
+        (BinaryFunction::Sub, true) => |c| (1.0, -c),
+        (BinaryFunction::Sub, false) => |c| (-1.0, c),
+        (BinaryFunction::Mul, _) => |c| (c, 0.0),
+        (BinaryFunction::Div, true) => |c| (1.0 / c, 0.0),
+        _ => return None,
+    };
+    Some(constant.into_iter().map(map).collect())
+}

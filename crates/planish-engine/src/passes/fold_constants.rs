@@ -1,0 +1,74 @@
+//! Constant folding: what depends on constants alone is computed now, by the operators' reference evaluation.
+//!
+//! Three rules keep it from doing harm. A fold that makes the model larger by much is left (an `Expand` of a scalar to a
+//! whole feature map). A fold whose evaluation would take long is left, and so is all behind it. And **nothing that comes
+//! from dequantised constants is folded**: `DequantizeLinear` of integer weights is how a quantised network says so, and
+//! folding it would turn it back into a float network.
+
+use super::Pass;
+use super::rewrite::{Rewriter, has_nested_graph};
+use planish_graph::reference::eval_node;
+use planish_graph::{Fact, Graph, Node, Operator, Result, Tensor};
+
+/// Evaluates what depends on constants alone.
+pub struct FoldConstants;
+
+/// A result of more bytes than this is kept only when it is no larger than what it is made from.
+const LARGE_BYTES: usize = 16 << 20;
+
+/// Multiply-accumulates that one fold may take.
+const MOST_MACS: u64 = 1 << 30;
+
+/// Bytes that one run of the pass may make.
+const MOST_BYTES: usize = 1 << 30;
+
+impl Pass for FoldConstants {
+    fn name(&self) -> &'static str {
+        "fold-constants"
+    }
+    fn run(&self, graph: &mut Graph) -> Result<usize> {
+        let mut rewriter = Rewriter::new(graph);
+        let mut made = 0usize;
+        for id in rewriter.node_ids() {
+            let Some(node) = rewriter.node(id) else { continue };
+            let Some((tensors, bytes)) = fold(rewriter.graph(), node) else { continue };
+            made = made.saturating_add(bytes);
+            if made > MOST_BYTES {
+                break;
+            }
+            for (output, tensor) in node.outputs.clone().into_iter().zip(tensors) {
+                if let Some(output) = output {
+                    rewriter.make_constant(output, tensor);
+                }
+            }
+        }
+        rewriter.finish()
+    }
+}
+
+/// The results of `node`, where they are constant and worth keeping, and their bytes. A node that fails to evaluate is
+/// left for the run to report.
+fn fold(graph: &Graph, node: &Node) -> Option<(Vec<Tensor>, usize)> {
+    let inputs: Vec<Option<&Tensor>> = node
+        .inputs
+        .iter()
+        .map(|input| input.map(|id| graph.constant(id)))
+        .map(|input| if let Some(None) = input { None } else { Some(input.flatten()) })
+        .collect::<Option<_>>()?;
+    if !may_fold(&*node.op) {
+        return None;
+    }
+    let facts: Vec<Option<Fact>> = inputs.iter().map(|t| t.map(Fact::constant)).collect();
+    let found = node.op.infer(&facts, node.outputs.len()).ok()?;
+    let made = found.iter().try_fold(0usize, |sum, fact| sum.checked_add(fact.bytes()?))?;
+    let given: usize = inputs.iter().flatten().map(|t| t.bytes().len()).sum();
+    if (made > LARGE_BYTES && made > given) || node.op.macs(&facts, &found) > MOST_MACS {
+        return None;
+    }
+    Some((eval_node(node, &inputs).ok()?, made))
+}
+
+/// Whether results of `op` may become constants at all. See the module.
+pub(super) fn may_fold(op: &dyn Operator) -> bool {
+    op.is_pure() && op.name() != "DequantizeLinear" && !has_nested_graph(op)
+}

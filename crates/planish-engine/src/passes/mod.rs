@@ -1,0 +1,89 @@
+//! Passes: graph to graph, same meaning, less work.
+//!
+//! Files say the same thing in many ways: a batch normalisation behind a convolution, a swish spelled as two nodes, a
+//! shape computed at run time from the shape it had before. Passes bring a graph to one plain form, so that the planner
+//! and the kernels need to know one spelling only. [`optimise`] does what holds for every input shape; [`specialise`]
+//! fixes the input shapes, after which no shape arithmetic remains in ordinary networks. Both run the same list,
+//! [`passes`], round after round until nothing changes; with fixed shapes more of it applies.
+//!
+//! The order within a round, and why:
+//!
+//! 1. `dead-code`: so that "read by nobody else" is true of what it looks true of.
+//! 2. `known-contents`: types and shapes of all values where the input shapes are fixed; what follows from them alone
+//!    becomes constant.
+//! 3. `fold-constants`, then `common-subexpressions`: fewer and plainer nodes for all that follows.
+
+mod common;
+mod dead_code;
+mod fold_constants;
+mod known_contents;
+mod rewrite;
+mod specialise;
+#[cfg(test)]
+mod testing;
+
+pub use specialise::{Specialised, specialise};
+
+use planish_graph::error::Context;
+use planish_graph::{Graph, Result};
+
+/// One rewriting of a graph that keeps its meaning: its inputs and outputs (names, types, order) and their relation.
+pub trait Pass: Sync {
+    /// For reports.
+    fn name(&self) -> &'static str;
+    /// Rewrites `graph`, which is valid, and leaves it valid; says how many rewrites there were.
+    fn run(&self, graph: &mut Graph) -> Result<usize>;
+}
+
+/// Every pass, in the order in which a round runs them.
+pub fn passes() -> &'static [&'static dyn Pass] {
+    &[
+        &dead_code::DeadCode,
+        &known_contents::KnownContents,
+        &fold_constants::FoldConstants,
+        &common::CommonSubexpressions,
+    ]
+}
+
+/// What one run of one pass did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassReport {
+    /// The pass.
+    pub name: &'static str,
+    /// How many rewrites it made.
+    pub rewrites: usize,
+    /// Nodes in the graph before it ran.
+    pub nodes_before: usize,
+    /// Nodes in the graph after it ran.
+    pub nodes_after: usize,
+}
+
+/// The most rounds; ordinary networks are done after two to four.
+const ROUNDS: usize = 12;
+
+/// Runs all passes over `graph` until nothing changes. The report lists the runs that changed something, in order.
+pub fn optimise(graph: &mut Graph) -> Result<Vec<PassReport>> {
+    graph.validate()?;
+    let mut reports = Vec::new();
+    for _ in 0..ROUNDS {
+        let done = reports.len();
+        for pass in passes() {
+            reports.extend(run_pass(*pass, graph)?);
+        }
+        if reports.len() == done {
+            break;
+        }
+    }
+    Ok(reports)
+}
+
+/// Runs one pass; nothing is reported where nothing changed. Debug builds check that the graph is still valid.
+fn run_pass(pass: &dyn Pass, graph: &mut Graph) -> Result<Option<PassReport>> {
+    let nodes_before = graph.nodes.len();
+    let rewrites = pass.run(graph).context(|| format!("pass {}", pass.name()))?;
+    if cfg!(debug_assertions) && rewrites > 0 {
+        graph.validate().context(|| format!("after pass {}", pass.name()))?;
+    }
+    let report = PassReport { name: pass.name(), rewrites, nodes_before, nodes_after: graph.nodes.len() };
+    Ok((rewrites > 0).then_some(report))
+}

@@ -1,0 +1,78 @@
+//! What the tests of all passes share: small graphs, and the check that a pass keeps their meaning.
+
+use super::{Pass, run_pass};
+use planish_graph::{DType, Dim, Graph, Tensor, ValueId, reference};
+use std::collections::BTreeMap;
+
+/// A graph with one `f32` input "x" of a fixed shape.
+pub fn input(shape: &[usize]) -> (Graph, ValueId) {
+    let mut graph = Graph::new("test");
+    let dims: Vec<Dim> = shape.iter().map(|&d| Dim::Fixed(d)).collect();
+    let x = graph.add_input("x", DType::F32, &dims);
+    (graph, x)
+}
+
+/// Numbers between -2 and 2 that look random and are always the same for a `seed`.
+pub fn numbers(shape: &[usize], seed: u32) -> Tensor {
+    let count: usize = shape.iter().product();
+    let mut state = seed.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+    let values: Vec<f32> = (0..count)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1u32 << 22) as f32 - 2.0
+        })
+        .collect();
+    Tensor::new(shape, &values).unwrap()
+}
+
+/// Inputs for `graph`; open extents become 2.
+pub fn inputs(graph: &Graph) -> Vec<Tensor> {
+    let extent = |d: &Dim| if let Dim::Fixed(n) = d { *n } else { 2 };
+    let tensor = |(i, &id): (usize, &ValueId)| {
+        let value = graph.value(id);
+        let shape: Vec<usize> = value.shape.iter().flatten().map(extent).collect();
+        match value.dtype.unwrap() {
+            DType::F32 => numbers(&shape, i as u32),
+            dtype => Tensor::zeros(dtype, &shape).unwrap(),
+        }
+    };
+    graph.inputs.iter().enumerate().map(tensor).collect()
+}
+
+/// How many nodes there are of each operator.
+pub fn histogram(graph: &Graph) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    for node in &graph.nodes {
+        *counts.entry(node.op.name()).or_default() += 1;
+    }
+    counts
+}
+
+/// Runs `pass` (twice: the second time it must find nothing), checks that outputs stay as they were within 1e-5 and keep
+/// their names, and that exactly these operators remain.
+pub fn check(pass: &dyn Pass, graph: Graph, remaining: &[(&'static str, usize)]) -> Graph {
+    graph.validate().unwrap();
+    let mut after = graph.clone();
+    run_pass(pass, &mut after).unwrap();
+    assert_eq!(pass.run(&mut after).unwrap(), 0, "{} does not come to rest:\n{after}", pass.name());
+    after.validate().unwrap();
+    assert_eq!(histogram(&after), remaining.iter().copied().collect(), "{after}");
+    check_same(&graph, &after);
+    after
+}
+
+/// Checks that two graphs have the same interface and give the same outputs.
+pub fn check_same(before: &Graph, after: &Graph) {
+    let names = |g: &Graph, ids: &[ValueId]| ids.iter().map(|&i| g.value(i).name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(before, &before.inputs), names(after, &after.inputs));
+    assert_eq!(names(before, &before.outputs), names(after, &after.outputs));
+    let given = inputs(before);
+    let wanted = reference::run(before, &given).unwrap();
+    let found = reference::run(after, &given).unwrap();
+    for (wanted, found) in wanted.iter().zip(&found) {
+        assert_eq!((wanted.dtype(), wanted.shape()), (found.dtype(), found.shape()));
+        for (w, f) in wanted.to_f64s().into_iter().zip(found.to_f64s()) {
+            assert!((w - f).abs() <= 1e-5 * w.abs().max(1.0), "{w} became {f}\n{after}");
+        }
+    }
+}
