@@ -21,6 +21,22 @@ pub fn element_count(shape: &[usize]) -> Result<usize> {
         .ok_or_else(|| Error::limit(format!("shape {shape:?} has more elements than can be addressed")))
 }
 
+/// An empty vector with room for the elements of `shape`; an error where this thread's budget could not hold it or the
+/// machine cannot allocate it. For results that are computed in a wider type than their tensor's: the room itself is
+/// short-lived and not charged.
+pub fn room<T>(shape: &[usize]) -> Result<Vec<T>> {
+    let count = element_count(shape)?;
+    let bytes = count.saturating_mul(size_of::<T>());
+    if let Some(budget) = current_budget() {
+        budget.charge(bytes)?;
+    }
+    let mut values = Vec::new();
+    values
+        .try_reserve_exact(count)
+        .map_err(|_| Error::limit(format!("cannot allocate {bytes} bytes on this machine")))?;
+    Ok(values)
+}
+
 /// Live bytes of tensors against a cap; shared by everything that runs under [`with_budget`].
 #[derive(Debug)]
 pub struct Budget {
@@ -106,6 +122,15 @@ mod tests {
         assert_eq!(element_count(&[usize::MAX, 0, 7]).unwrap(), 0);
         assert!(element_count(&[usize::MAX, 2]).is_err());
         assert!(element_count(&[1 << 40, 1 << 40]).is_err());
+    }
+
+    #[test]
+    fn room_is_bounded() {
+        assert!(room::<f64>(&[3]).unwrap().capacity() >= 3);
+        with_budget(&Budget::new(100), || {
+            assert!(room::<f64>(&[12]).is_ok());
+            assert!(room::<f64>(&[13]).is_err());
+        });
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Element types of tensors.
 
+use crate::error::{Error, Result};
 use half::{bf16, f16};
 use std::fmt;
 
@@ -64,6 +65,31 @@ impl DType {
             DType::Bool => (0, 1),
             _ => return None,
         })
+    }
+    /// The number by which ONNX names this type (`TensorProto.DataType`, the attribute `to` of Cast).
+    pub fn onnx_code(self) -> i64 {
+        match self {
+            DType::F32 => 1,
+            DType::U8 => 2,
+            DType::I8 => 3,
+            DType::U16 => 4,
+            DType::I16 => 5,
+            DType::I32 => 6,
+            DType::I64 => 7,
+            DType::Bool => 9,
+            DType::F16 => 10,
+            DType::F64 => 11,
+            DType::U32 => 12,
+            DType::U64 => 13,
+            DType::BF16 => 16,
+        }
+    }
+    /// The type that ONNX names by `code`; an error where planish has none.
+    pub fn from_onnx_code(code: i64) -> Result<DType> {
+        DType::ALL
+            .into_iter()
+            .find(|d| d.onnx_code() == code)
+            .ok_or_else(|| Error::unsupported(format!("tensors of ONNX data type {code} are not supported")))
     }
     /// The short name: `f32`, `i64`, `bool` …
     pub fn name(self) -> &'static str {

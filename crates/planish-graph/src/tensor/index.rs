@@ -47,7 +47,8 @@ pub fn for_each<const N: usize>(
     strides: [&[usize]; N],
     mut visit: impl FnMut(usize, [usize; N]),
 ) {
-    let count: usize = shape.iter().product();
+    // An empty space may have other extents whose product overflows.
+    let count: usize = if shape.contains(&0) { 0 } else { shape.iter().product() };
     let mut index = vec![0usize; shape.len()];
     let mut offsets = [0usize; N];
     for flat in 0..count {
@@ -111,6 +112,7 @@ mod tests {
         for_each(&[], [&[]], |_, [o]| scalars += 1 + o);
         assert_eq!(scalars, 1);
         for_each(&[0, 3], [&[3, 1]], |_, _| panic!("nothing to visit"));
+        for_each(&[1 << 40, 1 << 40, 0], [&[0, 0, 1]], |_, _| panic!("nothing to visit"));
     }
 
     #[test]
