@@ -6,7 +6,7 @@
 //! all plans of a session.
 
 use super::wisdom::{Winner, Wisdom};
-use planish_cpu::conv::{ConvAlgorithm, ConvProblem, PreparedConv, algorithms};
+use planish_cpu::conv::{ConvAlgorithm, ConvProblem, PreparedConv, WeightsKey, algorithms};
 use planish_cpu::epilogue::Activation;
 use planish_cpu::isa::Isa;
 use planish_cpu::threads::ThreadPool;
@@ -33,7 +33,7 @@ pub struct ChooserOptions {
 pub struct Candidate {
     /// Its name.
     pub algorithm: &'static str,
-    /// Its estimated time in milliseconds.
+    /// Its estimated cost in millions of cycles of one core.
     pub estimate: f64,
     /// Its measured time in milliseconds, where tuned.
     pub measured: Option<f64>,
@@ -47,7 +47,7 @@ pub(crate) struct Choice {
 }
 
 /// Packed weights by what they were packed from; the tensors are kept, so that their addresses stay theirs.
-type PackedWeights = HashMap<(usize, usize, String), (Tensor, Option<Tensor>, Arc<dyn PreparedConv>)>;
+type PackedWeights = HashMap<(usize, usize, WeightsKey), (Tensor, Option<Tensor>, Arc<dyn PreparedConv>)>;
 
 /// Chooses algorithms for one session.
 pub struct Chooser {
@@ -95,7 +95,7 @@ impl Chooser {
         let found: Vec<_> = algorithms()
             .iter()
             .filter(|a| a.accepts(problem, self.isa).is_ok())
-            .map(|a| (*a, 1e3 * a.cost(problem, self.isa, self.threads)))
+            .map(|a| (*a, 1e-6 * a.cost(problem, self.isa, self.threads)))
             .collect();
         let only = self.options.only.as_deref().filter(|o| found.iter().any(|(a, _)| a.name() == *o)).map(str::to_string);
         found.into_iter().filter(move |(a, _)| only.as_deref().is_none_or(|o| a.name() == o))
@@ -142,7 +142,7 @@ impl Chooser {
             candidates.iter().take(4).map(|c| format!("{} {:.3}", c.algorithm, c.estimate)).collect();
         let reason = match candidates.len() {
             1 => "the only one that accepts the shape".to_string(),
-            _ => format!("estimated, ms: {}", estimates.join(", ")),
+            _ => format!("estimated, megacycles: {}", estimates.join(", ")),
         };
         self.pick(candidates[0].algorithm, problem, weights, bias, reason)
     }
@@ -158,13 +158,13 @@ impl Chooser {
         let found = algorithms().iter().find(|a| a.name() == name);
         let algorithm = found.ok_or_else(|| Error::invalid(format!("no algorithm is named {name}")))?;
         let address = |t: Option<&Tensor>| t.map_or(0, |t| t.bytes().as_ptr() as usize);
-        let key = (address(Some(weights)), address(bias), format!("{name} {}", algorithm.weights_key(problem)));
+        let key = (address(Some(weights)), address(bias), algorithm.weights_key(problem, self.isa));
         if let Some((_, _, prepared)) = lock(&self.packed).get(&key) {
             return Ok(Choice { algorithm: name, prepared: prepared.clone(), reason });
         }
         let bias_values = bias.map(|b| b.as_slice::<f32>()).transpose()?;
         let prepared: Arc<dyn PreparedConv> =
-            algorithm.prepare(problem, self.isa, weights.as_slice::<f32>()?, bias_values).into();
+            algorithm.prepare(problem, self.isa, weights.as_slice::<f32>()?, bias_values).map_err(Error::invalid)?.into();
         lock(&self.packed).insert(key, (weights.clone(), bias.cloned(), prepared.clone()));
         Ok(Choice { algorithm: name, prepared, reason })
     }
@@ -210,7 +210,9 @@ fn measure(problem: &ConvProblem, prepared: &dyn PreparedConv, pool: &ThreadPool
             return f64::MAX;
         };
         let start = Instant::now();
-        prepared.run(problem, pool, from, None, Activation::None, to, &mut workspace);
+        if prepared.run(problem, pool, from, None, Activation::None, to, &mut workspace).is_err() {
+            return f64::MAX;
+        }
         let time = start.elapsed().as_secs_f64() * 1e3;
         if round > 0 {
             best = best.min(time);

@@ -88,8 +88,8 @@ impl Family for Convolutions {
             let (input, target) = (env.rows(&from)?, env.rows_mut(&output));
             let residual = residual_from.as_ref().map(|r| env.rows(r)).transpose()?;
             let workspace = env.scratch(&scratch);
-            prepared.run(&problem, env.pool, input, residual, activation, target, workspace);
-            Ok(())
+            let done = prepared.run(&problem, env.pool, input, residual, activation, target, workspace);
+            done.map_err(Error::invalid)
         });
         Ok(())
     }

@@ -5,10 +5,12 @@ use planish_cpu::elementwise::{Binary as BinaryKernel, Unary as UnaryKernel, bin
 use planish_cpu::epilogue::Activation as Epilogue;
 use planish_cpu::strided::MAX_RANK;
 use planish_graph::ops::math::activation::{Activation, ActivationFunction};
-use planish_graph::ops::math::binary::{Arithmetic, ArithmeticFunction};
+use planish_graph::ops::math::binary::{Binary, BinaryFunction};
 use planish_graph::ops::math::clip::Clip;
 use planish_graph::ops::math::prelu::PRelu;
+use planish_graph::ops::math::power::Pow;
 use planish_graph::ops::math::unary::{Unary, UnaryFunction};
+use planish_graph::ops::math::variadic::{Variadic, VariadicFunction};
 use planish_graph::{Error, Node, OperatorExt, Result, ValueId};
 
 /// Unary functions, activations, arithmetic.
@@ -72,14 +74,22 @@ fn binary_kernel(node: &Node) -> Option<BinaryKernel> {
     if node.inputs.len() != 2 {
         return None;
     }
-    Some(match node.op.as_op::<Arithmetic>()?.function {
-        ArithmeticFunction::Add => BinaryKernel::Add,
-        ArithmeticFunction::Sub => BinaryKernel::Sub,
-        ArithmeticFunction::Mul => BinaryKernel::Mul,
-        ArithmeticFunction::Div => BinaryKernel::Div,
-        ArithmeticFunction::Min => BinaryKernel::Min,
-        ArithmeticFunction::Max => BinaryKernel::Max,
-        ArithmeticFunction::Pow => BinaryKernel::Power,
+    if node.op.is_op::<Pow>() {
+        return Some(BinaryKernel::Power);
+    }
+    if let Some(op) = node.op.as_op::<Variadic>() {
+        return Some(match op.function {
+            VariadicFunction::Min => BinaryKernel::Min,
+            VariadicFunction::Max => BinaryKernel::Max,
+            VariadicFunction::Sum => BinaryKernel::Add,
+            VariadicFunction::Mean => return None,
+        });
+    }
+    Some(match node.op.as_op::<Binary>()?.function {
+        BinaryFunction::Add => BinaryKernel::Add,
+        BinaryFunction::Sub => BinaryKernel::Sub,
+        BinaryFunction::Mul => BinaryKernel::Mul,
+        BinaryFunction::Div => BinaryKernel::Div,
         _ => return None,
     })
 }

@@ -6,7 +6,11 @@
 mod conv;
 mod elementwise;
 mod fallback;
+mod matmul;
 mod movement;
+mod normalize;
+mod pool;
+mod reduce;
 
 pub(crate) use super::layout::{Layout, Wish};
 use super::layout;
@@ -58,7 +62,15 @@ pub(crate) trait Family: Sync {
 }
 
 /// Every family, asked in this order.
-static FAMILIES: &[&dyn Family] = &[&conv::Convolutions, &elementwise::Elementwise, &movement::Movement];
+static FAMILIES: &[&dyn Family] = &[
+    &conv::Convolutions,
+    &elementwise::Elementwise,
+    &movement::Movement,
+    &pool::Pools,
+    &matmul::MatrixProducts,
+    &reduce::Reductions,
+    &normalize::Normalizations,
+];
 
 fn family(node: &Node, facts: &Facts<'_>) -> Option<(&'static dyn Family, Wish)> {
     FAMILIES.iter().find_map(|f| f.wish(node, facts).map(|w| (*f, w)))

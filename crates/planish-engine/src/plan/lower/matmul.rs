@@ -1,0 +1,131 @@
+//! Matrix products: Gemm and MatMul, with the right operand packed when the plan is made where it is constant.
+
+use super::{Facts, Family, Layout, Lowering, Wish, rows_of};
+use planish_cpu::epilogue::Activation;
+use planish_cpu::matmul::{PackedMatrix, matmul, matmul_dynamic};
+use planish_graph::ops::math::gemm::Gemm;
+use planish_graph::ops::math::matmul::{MatMul, MatMulShape};
+use planish_graph::{DType, Error, Node, OperatorExt, Result, Tensor};
+use std::sync::Arc;
+
+/// Gemm with constant weights; MatMul.
+pub(super) struct MatrixProducts;
+
+fn lost() -> Error {
+    Error::invalid("a matrix product lost an input or output")
+}
+
+/// Whether `gemm` is a plain product of rows with constant weights and a bias per column.
+fn plain_gemm(node: &Node, facts: &Facts<'_>) -> Option<()> {
+    let gemm = node.op.as_op::<Gemm>()?;
+    let weights = facts.constant(node, 1).filter(|t| t.dtype() == DType::F32)?;
+    let columns = weights.shape()[usize::from(!gemm.trans_b)];
+    let bias = match node.input(2) {
+        None => true,
+        Some(_) => facts.constant(node, 2).is_some_and(|b| b.dtype() == DType::F32 && per_column(b, columns)),
+    };
+    (!gemm.trans_a && bias).then_some(())
+}
+
+/// Whether a bias is one number, or one for each column and the same for all rows.
+fn per_column(bias: &Tensor, columns: usize) -> bool {
+    bias.len() == 1 || bias.len() == columns && bias.shape().last() == Some(&columns)
+}
+
+impl Family for MatrixProducts {
+    fn wish(&self, node: &Node, facts: &Facts<'_>) -> Option<Wish> {
+        facts.input(node, 0)?;
+        facts.output(node)?;
+        if node.op.is_op::<MatMul>() {
+            facts.input(node, 1)?;
+            return Some(Wish::Plain);
+        }
+        plain_gemm(node, facts).map(|()| Wish::Plain)
+    }
+
+    fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
+        match node.op.as_op::<Gemm>() {
+            Some(gemm) => lower_gemm(l, node, gemm),
+            None => lower_matmul(l, node),
+        }
+    }
+}
+
+fn lower_gemm(l: &mut Lowering<'_>, node: &Node, gemm: &Gemm) -> Result<()> {
+    let (x, y) = (node.input(0).ok_or_else(lost)?, node.output().ok_or_else(lost)?);
+    let weights = node.input(1).and_then(|w| l.constant(w)).ok_or_else(lost)?;
+    let (rows, columns) = match gemm.trans_b {
+        true => (weights.shape()[1], weights.shape()[0]),
+        false => (weights.shape()[0], weights.shape()[1]),
+    };
+    let packed = l.target.chooser.packed_matrix(weights, gemm.trans_b, gemm.alpha)?;
+    let bias: Option<Vec<f32>> = match node.input(2).and_then(|b| l.constant(b)) {
+        None => None,
+        Some(bias) => {
+            let values = bias.as_slice::<f32>()?;
+            Some((0..columns).map(|c| gemm.beta * values[if values.len() == 1 { 0 } else { c }]).collect())
+        }
+    };
+    let operand = l.operand(x, Layout::Plain)?;
+    debug_assert_eq!(rows, l.shape(x)?[1]);
+    let target = l.output(y)?;
+    let info = l.info(node, "packed product", "the weights are constant");
+    let from = operand.clone();
+    l.push(info, &[&operand], &[&target], move |env| {
+        let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
+        matmul(env.pool, input, &packed, bias.as_deref(), None, Activation::None, output).map_err(Error::invalid)
+    });
+    Ok(())
+}
+
+fn lower_matmul(l: &mut Lowering<'_>, node: &Node) -> Result<()> {
+    let (a, b) = (node.input(0).ok_or_else(lost)?, node.input(1).ok_or_else(lost)?);
+    let y = node.output().ok_or_else(lost)?;
+    let (left, right) = (l.shape(a)?, l.shape(b)?);
+    let shape = MatMulShape::of(left, right)?;
+    let one_matrix = right.len() <= 2;
+    let (left_operand, target) = (l.operand(a, Layout::Plain)?, l.output(y)?);
+    let (m, k, n) = (shape.m, shape.k, shape.n);
+    let batches: usize = shape.batch.iter().product();
+    if let Some(weights) = l.constant(b).filter(|_| one_matrix) {
+        let matrix = weights.reshaped(&[k, n])?;
+        let packed = l.target.chooser.packed_matrix(&matrix, false, 1.0)?;
+        let from = left_operand.reshaped(batches * m, k);
+        let target = target.reshaped(batches * m, n);
+        let info = l.info(node, "packed product", "the right operand is constant");
+        l.push(info, &[&left_operand], &[&target], move |env| {
+            let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
+            matmul(env.pool, input, &packed, None, None, Activation::None, output).map_err(Error::invalid)
+        });
+        return Ok(());
+    }
+    let right_operand = l.operand(b, Layout::Plain)?;
+    // Which matrix of each operand every product of the batch takes.
+    let picks = |own: &[usize]| -> Vec<usize> {
+        let batch = &own[..own.len().saturating_sub(2)];
+        let strides = planish_graph::tensor::index::broadcast_strides(batch, &shape.batch);
+        let mut picks = Vec::with_capacity(batches);
+        planish_graph::tensor::index::for_each(&shape.batch, [&strides], |_, [at]| picks.push(at));
+        picks
+    };
+    let (left_picks, right_picks) = (picks(left), picks(right));
+    let (left_rows, right_rows) = (rows_of(Layout::Plain, left), rows_of(Layout::Plain, right));
+    let left_all = left_operand.reshaped(left_rows.0 * left_rows.1 / k.max(1), k);
+    let right_all = right_operand.reshaped(1, right_rows.0 * right_rows.1);
+    let target_all = target.reshaped(batches * m, n);
+    let info = l.info(node, "product", "both operands are made at run time");
+    l.push(info, &[&left_operand, &right_operand], &[&target], move |env| {
+        let (lefts, rights) = (env.rows(&left_all)?, env.rows(&right_all)?);
+        for (i, (&p, &q)) in left_picks.iter().zip(&right_picks).enumerate() {
+            let part = super::BufferView { start: target_all.start + i * m * n, rows: m, ..target_all };
+            let matrix = &rights.row(0)[q * k * n..(q + 1) * k * n];
+            matmul_dynamic(env.isa, env.pool, lefts.slice(p * m, m), matrix, n, n, 1, env.rows_mut(&part))
+                .map_err(Error::invalid)?;
+        }
+        Ok(())
+    });
+    Ok(())
+}
+
+/// A packed right operand that steps share.
+pub(crate) type SharedMatrix = Arc<PackedMatrix>;

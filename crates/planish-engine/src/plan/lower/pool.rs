@@ -1,0 +1,92 @@
+//! Pooling, over windows and over whole maps.
+
+use super::{Facts, Family, Layout, Lowering, Wish};
+use planish_cpu::pooling::{PoolAxis, PoolProblem, Pooling, pool};
+use planish_graph::ops::nn::pool::{AveragePool, GlobalPool, GlobalPoolFunction, LpPool, MaxPool};
+use planish_graph::ops::nn::window::Window;
+use planish_graph::{Error, Node, OperatorExt, Result};
+
+/// MaxPool, AveragePool, LpPool and their global forms.
+pub(super) struct Pools;
+
+/// What a node does with a window of which size.
+fn parts(node: &Node, input: &[usize]) -> Option<(Pooling, Window)> {
+    if !(3..=5).contains(&input.len()) {
+        return None;
+    }
+    if let Some(op) = node.op.as_op::<MaxPool>() {
+        // Indices are for unpooling; nothing fast wants them.
+        return if node.outputs.len() == 1 { Some((Pooling::Max, op.window.resolve(input).ok()?)) } else { None };
+    }
+    if let Some(op) = node.op.as_op::<AveragePool>() {
+        let kind = Pooling::Average { count_include_pad: op.count_include_pad };
+        return Some((kind, op.window.resolve(input).ok()?));
+    }
+    if let Some(op) = node.op.as_op::<LpPool>() {
+        let kind = match op.p {
+            1 => Pooling::L1,
+            2 => Pooling::L2,
+            _ => return None,
+        };
+        return Some((kind, op.window.resolve(input).ok()?));
+    }
+    let kind = match node.op.as_op::<GlobalPool>()?.function {
+        GlobalPoolFunction::Max => Pooling::Max,
+        GlobalPoolFunction::Average => Pooling::Average { count_include_pad: false },
+        GlobalPoolFunction::Lp { p: 1 } => Pooling::L1,
+        GlobalPoolFunction::Lp { p: 2 } => Pooling::L2,
+        GlobalPoolFunction::Lp { .. } => return None,
+    };
+    let spatial = &input[2..];
+    let ones = vec![1; spatial.len()];
+    let none = vec![0; spatial.len()];
+    let window = Window {
+        input: spatial.to_vec(),
+        kernel: spatial.to_vec(),
+        strides: ones.clone(),
+        dilations: ones.clone(),
+        pads_begin: none.clone(),
+        pads_end: none,
+        output: ones,
+    };
+    (!spatial.contains(&0)).then_some((kind, window))
+}
+
+fn problem(images: usize, window: &Window) -> PoolProblem {
+    let window = window.volumetric();
+    let axis = |i: usize| PoolAxis {
+        input: window.input[i],
+        output: window.output[i],
+        kernel: window.kernel[i],
+        stride: window.strides[i],
+        dilation: window.dilations[i],
+        pad_begin: window.pads_begin[i],
+        pad_end: window.pads_end[i],
+    };
+    PoolProblem { images, axes: [axis(0), axis(1), axis(2)] }
+}
+
+impl Family for Pools {
+    fn wish(&self, node: &Node, facts: &Facts<'_>) -> Option<Wish> {
+        facts.output(node)?;
+        parts(node, facts.input(node, 0)?).map(|_| Wish::ChannelsLast)
+    }
+
+    fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
+        let lost = || Error::invalid("a pooling node lost its input or output");
+        let (x, y) = (node.input(0).ok_or_else(lost)?, node.output().ok_or_else(lost)?);
+        let shape = l.shape(x)?;
+        let (kind, window) = parts(node, shape).ok_or_else(lost)?;
+        let problem = problem(shape[0], &window);
+        let operand = l.operand(x, Layout::ChannelsLast)?;
+        let target = l.output(y)?;
+        let info = l.info(node, "pooling", "vectorised over channels");
+        let from = operand.clone();
+        l.push(info, &[&operand], &[&target], move |env| {
+            let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
+            pool(env.isa, env.pool, kind, &problem, input, output);
+            Ok(())
+        });
+        Ok(())
+    }
+}
