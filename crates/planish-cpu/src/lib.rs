@@ -14,6 +14,12 @@ pub mod view;
 
 mod denormals;
 pub mod elementwise;
+mod fold;
 pub mod processors;
+pub mod reduce;
+pub mod softmax;
 pub mod strided;
 pub mod threads;
+
+#[cfg(test)]
+mod testing;

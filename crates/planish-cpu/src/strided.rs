@@ -333,9 +333,12 @@ impl<const N: usize> Nest<N> {
         Self { axes }
     }
 
-    /// The strides along the innermost axis.
-    pub(crate) fn steps(&self) -> [isize; N] {
-        self.axes[self.axes.len() - 1].1
+    /// The same nest with an innermost axis along which every tensor is contiguous, of length 1 where there is none.
+    pub(crate) fn with_unit_steps(mut self) -> Self {
+        if self.axes.last().is_none_or(|&(_, steps)| steps != [1; N]) {
+            self.axes.push((1, [1; N]));
+        }
+        self
     }
 
     /// Runs `kernel` over all blocks. Each element is visited once, by one thread; a block has at most 16 Ki elements unless

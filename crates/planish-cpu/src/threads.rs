@@ -252,10 +252,11 @@ impl Shared {
     fn wake(&self, count: usize) {
         fence(Ordering::SeqCst);
         for sleeper in self.sleepers.iter().take(count).skip(1) {
-            if sleeper.asleep.load(Ordering::Relaxed) && sleeper.asleep.swap(false, Ordering::AcqRel) {
-                if let Some(thread) = lock(&sleeper.thread).as_ref() {
-                    thread.unpark();
-                }
+            if sleeper.asleep.load(Ordering::Relaxed)
+                && sleeper.asleep.swap(false, Ordering::AcqRel)
+                && let Some(thread) = lock(&sleeper.thread).as_ref()
+            {
+                thread.unpark();
             }
         }
     }
@@ -297,10 +298,11 @@ impl Shared {
             let job = unsafe { &*self.job.load(Ordering::Relaxed) };
             self.take_part(participant, job);
             let state = self.region.fetch_sub(1, Ordering::SeqCst);
-            if state & INSIDE == 1 && self.caller_sleeps.load(Ordering::SeqCst) {
-                if let Some(caller) = lock(&self.caller).as_ref() {
-                    caller.unpark();
-                }
+            if state & INSIDE == 1
+                && self.caller_sleeps.load(Ordering::SeqCst)
+                && let Some(caller) = lock(&self.caller).as_ref()
+            {
+                caller.unpark();
             }
         }
     }

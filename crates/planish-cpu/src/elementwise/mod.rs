@@ -8,3 +8,7 @@ mod unary;
 
 pub use binary::{Binary, binary};
 pub use unary::{Unary, unary, unary_in_place};
+pub(crate) use unary::{activate, map};
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,13 @@ use crate::view::{Rows, RowsMut};
 /// # Safety
 /// `len` numbers must be readable at `from` and writable at `to`; the two are the same or do not overlap.
 #[inline(always)]
-unsafe fn map<S: Simd>(s: S, from: *const f32, to: *mut f32, len: usize, f: impl Fn(S::F32) -> S::F32) {
+pub(crate) unsafe fn map<S: Simd>(
+    s: S,
+    from: *const f32,
+    to: *mut f32,
+    len: usize,
+    f: impl Fn(S::F32) -> S::F32,
+) {
     let mut i = 0;
     while i < len {
         let n = len - i;
@@ -32,7 +38,7 @@ unsafe fn map<S: Simd>(s: S, from: *const f32, to: *mut f32, len: usize, f: impl
 /// # Safety
 /// As for [`map`].
 #[inline(always)]
-pub(super) unsafe fn activate<S: Simd>(
+pub(crate) unsafe fn activate<S: Simd>(
     activation: Activation,
     s: S,
     from: *const f32,
@@ -198,7 +204,7 @@ pub fn unary(isa: Isa, pool: &ThreadPool, function: Unary, input: Rows<'_>, outp
     );
     let (input, output) = (Strided::from(input), StridedMut::from(output));
     let kernel = UnaryKernel { function, from: Shared(input.ptr()), to: Shared(output.ptr()) };
-    Nest::new([input.layout(), output.layout()]).run(isa, pool, &kernel);
+    Nest::new([input.layout(), output.layout()]).with_unit_steps().run(isa, pool, &kernel);
 }
 
 /// `data = function(data)`, element by element.
