@@ -15,6 +15,8 @@ pub mod view;
 mod denormals;
 pub mod elementwise;
 mod fold;
+pub mod normalize;
+pub mod pooling;
 pub mod processors;
 pub mod reduce;
 pub mod softmax;
