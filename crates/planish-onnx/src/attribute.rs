@@ -3,7 +3,7 @@
 use crate::external::ExternalFiles;
 use crate::proto::{AttributeProto, GraphProto};
 use crate::tensor;
-use crate::wire::{floats, varints};
+use crate::wire::{Message, floats, varints};
 use planish_graph::{Attribute, Error, Result, invalid, unsupported};
 
 /// `AttributeProto.AttributeType`, as numbers.
@@ -77,4 +77,46 @@ fn guess(proto: &AttributeProto<'_>) -> i32 {
     } else {
         kind::INTS
     }
+}
+
+/// `AttributeProto` of an attribute; `graph` is the message of a nested one.
+pub(crate) fn message(name: &str, attribute: &Attribute, graph: Option<Message>) -> Message {
+    let mut message = Message::new();
+    message.text(1, name);
+    let kind = match attribute {
+        Attribute::Int(value) => {
+            message.int(3, *value);
+            kind::INT
+        }
+        Attribute::Float(value) => {
+            message.float(2, *value);
+            kind::FLOAT
+        }
+        Attribute::String(value) => {
+            message.bytes(4, value.as_bytes());
+            kind::STRING
+        }
+        Attribute::Ints(values) => {
+            values.iter().for_each(|v| message.int(8, *v));
+            kind::INTS
+        }
+        Attribute::Floats(values) => {
+            values.iter().for_each(|v| message.float(7, *v));
+            kind::FLOATS
+        }
+        Attribute::Strings(values) => {
+            values.iter().for_each(|v| message.bytes(9, v.as_bytes()));
+            kind::STRINGS
+        }
+        Attribute::Tensor(value) => {
+            message.message(5, tensor::message("", value));
+            kind::TENSOR
+        }
+        Attribute::Graph(_) => {
+            message.message(6, graph.unwrap_or_default());
+            kind::GRAPH
+        }
+    };
+    message.int(20, i64::from(kind));
+    message
 }

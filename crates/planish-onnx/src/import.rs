@@ -313,7 +313,7 @@ impl<'a, 'p, 'c> Importer<'a, 'p, 'c> {
                 invalid!("attribute \"{}\" is given twice", proto.name);
             }
         }
-        graphs.sort_by_key(|(name, _)| (*name != "then_branch", *name != "else_branch", *name));
+        graphs.sort_by_key(|(name, _)| capture_order(name));
         let mut captured = Vec::new();
         for (name, proto) in graphs {
             let mut inner = self
@@ -426,6 +426,11 @@ impl<'a, 'p, 'c> Importer<'a, 'p, 'c> {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Sorts the nested graphs of one node into the order in which the node lists what they capture.
+pub(crate) fn capture_order(name: &str) -> (bool, bool, &str) {
+    (name != "then_branch", name != "else_branch", name)
 }
 
 fn is_constant(node: &NodeProto<'_>) -> bool {

@@ -11,6 +11,7 @@ mod attribute;
 mod export;
 mod external;
 mod import;
+mod lower;
 mod opset;
 mod proto;
 mod read;

@@ -6,23 +6,6 @@ use crate::wire::{Message, varints};
 use planish_graph::limits::element_count;
 use planish_graph::{DType, Error, Result, Tensor, invalid, unsupported};
 
-/// ONNX's number of each element type that planish has.
-const DATA_TYPES: [(i32, DType); 13] = [
-    (1, DType::F32),
-    (2, DType::U8),
-    (3, DType::I8),
-    (4, DType::U16),
-    (5, DType::I16),
-    (6, DType::I32),
-    (7, DType::I64),
-    (9, DType::Bool),
-    (10, DType::F16),
-    (11, DType::F64),
-    (12, DType::U32),
-    (13, DType::U64),
-    (16, DType::BF16),
-];
-
 /// ONNX's name of each data type that planish does not have.
 const OTHER_DATA_TYPES: [(i32, &str); 15] = [
     (8, "string"),
@@ -44,9 +27,9 @@ const OTHER_DATA_TYPES: [(i32, &str); 15] = [
 
 /// The element type of ONNX's number `data_type`, or an error that names it.
 pub(crate) fn dtype(data_type: i32) -> Result<DType> {
-    match DATA_TYPES.iter().find(|(number, _)| *number == data_type) {
-        Some((_, dtype)) => Ok(*dtype),
-        None => match other_type_name(data_type) {
+    match DType::from_onnx_code(i64::from(data_type)) {
+        Ok(dtype) => Ok(dtype),
+        Err(_) => match other_type_name(data_type) {
             Some(name) => unsupported!("element type {name} is not supported"),
             None => invalid!("data type {data_type} is not one of ONNX"),
         },
@@ -56,11 +39,6 @@ pub(crate) fn dtype(data_type: i32) -> Result<DType> {
 /// The name of a data type that ONNX has and planish does not.
 pub(crate) fn other_type_name(data_type: i32) -> Option<&'static str> {
     OTHER_DATA_TYPES.iter().find(|(number, _)| *number == data_type).map(|(_, name)| *name)
-}
-
-/// ONNX's number of an element type.
-pub(crate) fn data_type(dtype: DType) -> i64 {
-    DATA_TYPES.iter().find(|(_, d)| *d == dtype).map_or(0, |(number, _)| i64::from(*number))
 }
 
 /// The tensor that `proto` describes.
@@ -120,7 +98,7 @@ pub(crate) fn header(name: &str, tensor: &Tensor) -> Message {
     for &d in tensor.shape() {
         message.int(1, d as i64);
     }
-    message.int(2, data_type(tensor.dtype()));
+    message.int(2, tensor.dtype().onnx_code());
     message.text(8, name);
     message
 }
@@ -148,7 +126,7 @@ mod tests {
     fn proto(dtype: DType, shape: &[i64]) -> Message {
         let mut message = Message::new();
         shape.iter().for_each(|&d| message.int(1, d));
-        message.int(2, data_type(dtype));
+        message.int(2, dtype.onnx_code());
         message
     }
 

@@ -346,8 +346,9 @@ mod tests {
         Field::Varint(-1i64 as u64).append_varints(&mut list).unwrap();
         assert_eq!(varints(&list).unwrap(), [300, 1, 2, -1]);
         let mut list = Cow::Borrowed(&[][..]);
-        Field::Bytes(&1f32.to_le_bytes()).append_fixed(&mut list).unwrap();
-        Field::Fixed32(&2f32.to_le_bytes()).append_fixed(&mut list).unwrap();
+        let (one, two) = (1f32.to_le_bytes(), 2f32.to_le_bytes());
+        Field::Bytes(&one).append_fixed(&mut list).unwrap();
+        Field::Fixed32(&two).append_fixed(&mut list).unwrap();
         assert_eq!(floats(&list).unwrap(), [1.0, 2.0]);
         assert!(floats(&[1, 2, 3]).is_err());
         assert!(varints(&[0x80]).is_err());
