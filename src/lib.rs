@@ -1,1 +1,5 @@
 //! Makes convolutional networks small and fast, and runs them.
+
+pub mod files;
+pub mod images;
+pub mod report;
