@@ -9,6 +9,7 @@ use super::wisdom::{Winner, Wisdom};
 use planish_cpu::conv::{ConvAlgorithm, ConvProblem, PreparedConv, WeightsKey, algorithms};
 use planish_cpu::epilogue::Activation;
 use planish_cpu::isa::Isa;
+use planish_cpu::matmul::PackedMatrix;
 use planish_cpu::threads::ThreadPool;
 use planish_cpu::view::{Rows, RowsMut};
 use planish_graph::{Error, Result, Tensor};
@@ -49,6 +50,9 @@ pub(crate) struct Choice {
 /// Packed weights by what they were packed from; the tensors are kept, so that their addresses stay theirs.
 type PackedWeights = HashMap<(usize, usize, WeightsKey), (Tensor, Option<Tensor>, Arc<dyn PreparedConv>)>;
 
+/// Packed matrices by address, orientation and scale of what they were packed from.
+type PackedMatrices = HashMap<(usize, bool, u32), (Tensor, Arc<PackedMatrix>)>;
+
 /// Chooses algorithms for one session.
 pub struct Chooser {
     isa: Isa,
@@ -56,6 +60,7 @@ pub struct Chooser {
     options: ChooserOptions,
     wisdom: Mutex<Wisdom>,
     packed: Mutex<PackedWeights>,
+    matrices: Mutex<PackedMatrices>,
 }
 
 /// Candidates estimated this many times slower than the best are not measured.
@@ -80,6 +85,7 @@ impl Chooser {
             options: options.clone(),
             wisdom: Mutex::new(wisdom),
             packed: Mutex::new(HashMap::new()),
+            matrices: Mutex::new(HashMap::new()),
         }
     }
 
@@ -167,6 +173,27 @@ impl Chooser {
             algorithm.prepare(problem, self.isa, weights.as_slice::<f32>()?, bias_values).map_err(Error::invalid)?.into();
         lock(&self.packed).insert(key, (weights.clone(), bias.cloned(), prepared.clone()));
         Ok(Choice { algorithm: name, prepared, reason })
+    }
+
+    /// `matrix` (K×N, or N×K where `transposed`) times `scale`, packed; the same for every plan of the session.
+    pub(crate) fn packed_matrix(&self, matrix: &Tensor, transposed: bool, scale: f32) -> Result<Arc<PackedMatrix>> {
+        let key = (matrix.bytes().as_ptr() as usize, transposed, scale.to_bits());
+        if let Some((_, packed)) = lock(&self.matrices).get(&key) {
+            return Ok(packed.clone());
+        }
+        let &[first, second] = matrix.shape() else {
+            return Err(Error::invalid(format!("a matrix of shape {:?}", matrix.shape())));
+        };
+        let mut values = std::borrow::Cow::Borrowed(matrix.as_slice::<f32>()?);
+        if scale != 1.0 {
+            values.to_mut().iter_mut().for_each(|v| *v *= scale);
+        }
+        let (rows, columns, row_step, column_step) =
+            if transposed { (second, first, 1, second) } else { (first, second, second, 1) };
+        let packed = PackedMatrix::from_strided(self.isa, &values, rows, columns, row_step, column_step);
+        let packed = Arc::new(packed.map_err(Error::invalid)?);
+        lock(&self.matrices).insert(key, (matrix.clone(), packed.clone()));
+        Ok(packed)
     }
 
     /// Writes what was learned to the wisdom file, where there is one. Entries that another process wrote meanwhile stay.

@@ -85,7 +85,7 @@ impl Session {
     pub fn new(mut graph: Graph, options: &SessionOptions) -> Result<Session> {
         let isa = match options.isa {
             Some(isa) => isa,
-            None => Isa::from_env().map_err(Error::unsupported)?,
+            None => Isa::from_env().map_err(|e| Error::unsupported(e.to_string()))?,
         };
         let threads = match options.threads {
             0 => planish_cpu::threads::default_threads(),

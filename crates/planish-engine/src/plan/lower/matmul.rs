@@ -2,11 +2,10 @@
 
 use super::{Facts, Family, Layout, Lowering, Wish, rows_of};
 use planish_cpu::epilogue::Activation;
-use planish_cpu::matmul::{PackedMatrix, matmul, matmul_dynamic};
+use planish_cpu::matmul::{matmul, matmul_dynamic};
 use planish_graph::ops::math::gemm::Gemm;
 use planish_graph::ops::math::matmul::{MatMul, MatMulShape};
 use planish_graph::{DType, Error, Node, OperatorExt, Result, Tensor};
-use std::sync::Arc;
 
 /// Gemm with constant weights; MatMul.
 pub(super) struct MatrixProducts;
@@ -126,6 +125,3 @@ fn lower_matmul(l: &mut Lowering<'_>, node: &Node) -> Result<()> {
     });
     Ok(())
 }
-
-/// A packed right operand that steps share.
-pub(crate) type SharedMatrix = Arc<PackedMatrix>;

@@ -102,7 +102,10 @@ impl Family for Reductions {
         }
         let kind = node.op.as_op::<Reduce>().and_then(|op| reduction(op.function)).ok_or_else(lost)?;
         let axes = reduced_axes(node, &l.facts(), shape.len()).ok_or_else(lost)?;
-        let layout = if keeps_order(&axes, shape.len()) { l.layout(x) } else { Layout::Plain };
+        let mut layout = if keeps_order(&axes, shape.len()) { l.layout(x) } else { Layout::Plain };
+        if axes[0] == 1 && !l.operand(x, layout)?.is_dense() {
+            layout = Layout::Plain;
+        }
         let physical = layout.physical(shape);
         let mut block: Vec<usize> = axes.iter().map(|&a| layout.axis(a, shape.len())).collect();
         block.sort_unstable();
@@ -112,9 +115,6 @@ impl Family for Reductions {
         let inner: usize = physical[end..].iter().product();
         let operand = l.operand(x, layout)?;
         let from = if operand.is_dense() { operand.reshaped(outer * reduced, inner) } else { operand.clone() };
-        if !operand.is_dense() && end + 1 != physical.len() {
-            return Err(Error::unsupported("a reduction over channels that are not contiguous"));
-        }
         let target = l.output(y)?;
         let flat = target.reshaped(outer, inner);
         let info = l.info(node, "reduction", "axes are reduced where they lie");
