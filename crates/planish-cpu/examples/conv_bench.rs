@@ -55,6 +55,8 @@ type Layer = (&'static str, usize, usize, usize, usize, usize, usize);
 
 const LAYERS: &[Layer] = &[
     ("resnet50 first", 224, 3, 64, 7, 2, 1),
+    ("small first 7x7", 112, 3, 64, 7, 2, 1),
+    ("small first 3x3", 56, 3, 64, 3, 1, 1),
     ("resnet50 3x3 a", 56, 64, 64, 3, 1, 1),
     ("resnet50 3x3 b", 28, 128, 128, 3, 1, 1),
     ("resnet50 3x3 c", 14, 256, 256, 3, 1, 1),
