@@ -120,9 +120,13 @@ fn main() {
         problem.pads_begin = [0, kernel / 2, kernel / 2];
         problem.pads_end = problem.pads_begin;
         let fill = |len: usize| (0..len).map(|i| (i * 7 % 13) as f32 * 0.1 - 0.6).collect::<Vec<_>>();
-        let input = fill(problem.in_rows() * inputs);
+        // Tensors start at a cache line, as those of the engine do.
+        let input = fill(problem.in_rows() * inputs + 16);
+        let input = &input[input.as_ptr().align_offset(64)..][..problem.in_rows() * inputs];
         let weights = fill(problem.weights_len());
-        let mut output = vec![0.0; problem.out_rows() * outputs];
+        let mut output = vec![0.0; problem.out_rows() * outputs + 16];
+        let start = output.as_ptr().align_offset(64);
+        let output = &mut output[start..][..problem.out_rows() * outputs];
         let mut results = Vec::new();
         for algorithm in algorithms() {
             if algorithm.accepts(&problem, isa).is_err() {
@@ -145,8 +149,8 @@ fn main() {
             let seconds = least_time(|| {
                 turn += 1;
                 let prepared = &copies[turn % copies.len()];
-                let input = Rows::dense(&input, problem.in_rows(), inputs);
-                let output = RowsMut::dense(&mut output, problem.out_rows(), outputs);
+                let input = Rows::dense(input, problem.in_rows(), inputs);
+                let output = RowsMut::dense(output, problem.out_rows(), outputs);
                 let (Ok(input), Ok(output)) = (input, output) else { return };
                 let result =
                     prepared.run(&problem, &pool, input, None, Activation::Relu, output, &mut workspace);
