@@ -56,7 +56,7 @@ impl ConvProblem {
     /// An error where the kernel does not fit the padded input, or a stride, dilation or kernel size is zero.
     pub fn out_size(&self) -> Result<[usize; 3], String> {
         let mut out = [0; 3];
-        for axis in 0..3 {
+        for (axis, size) in out.iter_mut().enumerate() {
             let (kernel, stride, dilation) = (self.kernel[axis], self.stride[axis], self.dilation[axis]);
             if kernel == 0 || stride == 0 || dilation == 0 {
                 return Err(format!(
@@ -71,7 +71,7 @@ impl ConvProblem {
             if span > padded {
                 return Err(format!("a kernel that spans {span} does not fit a padded input of {padded}"));
             }
-            out[axis] = (padded - span) / stride + 1;
+            *size = (padded - span) / stride + 1;
         }
         Ok(out)
     }

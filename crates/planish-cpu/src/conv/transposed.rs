@@ -30,7 +30,7 @@ impl TransposedProblem {
     pub fn out_size(&self) -> Result<[usize; 3], String> {
         let p = &self.shape;
         let mut out = [0; 3];
-        for axis in 0..3 {
+        for (axis, size) in out.iter_mut().enumerate() {
             if p.kernel[axis] == 0 || p.stride[axis] == 0 || p.dilation[axis] == 0 || p.in_size[axis] == 0 {
                 return Err("size, kernel, stride and dilation must not be zero".to_owned());
             }
@@ -43,7 +43,7 @@ impl TransposedProblem {
                 })
                 .ok_or("the output is too large")?;
             let pads = p.pads_begin[axis].checked_add(p.pads_end[axis]).ok_or("the padding is too large")?;
-            out[axis] = full
+            *size = full
                 .checked_sub(pads)
                 .filter(|&size| size > 0)
                 .ok_or_else(|| format!("padding of {pads} leaves nothing of an output of {full}"))?;

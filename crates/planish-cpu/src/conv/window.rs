@@ -38,11 +38,10 @@ impl Window {
         for z in 0..self.taps[0] {
             for y in 0..self.taps[1] {
                 let line = (self.first_tap[0] + z) * kernel[1] + self.first_tap[1] + y;
-                let mut tap = line * kernel[2] + self.first_tap[2];
+                let first = line * kernel[2] + self.first_tap[2];
                 let mut input = self.input.wrapping_add(z * self.tap_steps[0] + y * self.tap_steps[1]);
-                for _ in 0..self.taps[2] {
+                for tap in first..first + self.taps[2] {
                     body(tap, input);
-                    tap += 1;
                     input = input.wrapping_add(self.tap_steps[2]);
                 }
             }

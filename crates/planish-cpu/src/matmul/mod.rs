@@ -12,6 +12,9 @@ mod pack;
 mod plain;
 mod tile;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use driver::{MAX_TAPS, Product, RowSource, RowTable, scratch_len};
 pub(crate) use pack::AlignedNumbers;
 pub use pack::PackedMatrix;

@@ -6,7 +6,7 @@
 
 use crate::epilogue::Destination;
 use crate::isa::Isa;
-use crate::simd::{Simd, SimdOp};
+use crate::simd::{Simd, SimdOp, prefetch};
 
 /// How many rows a tile has at most: as many as leave registers for a panel row and a broadcast.
 pub(super) fn max_rows(isa: Isa) -> usize {
@@ -15,6 +15,10 @@ pub(super) fn max_rows(isa: Isa) -> usize {
         Isa::Avx512 => 14,
     }
 }
+
+/// How far ahead of its use a panel is fetched, in numbers: 4 KiB are about 900 cycles, longer than memory takes.
+/// Panels follow each other, so the end of one fetches the start of the next.
+const AHEAD: usize = 1024;
 
 /// Everything about a tile but its height and width.
 ///
@@ -85,6 +89,12 @@ unsafe fn accumulate<S: Simd, const ROWS: usize, const VECTORS: usize>(
                 let mut right = [s.zero(); VECTORS];
                 for (j, vector) in right.iter_mut().enumerate() {
                     *vector = s.load(panel.add(j * S::LANES));
+                }
+                // With few rows the loop itself waits for memory, and runs ahead as far as the machine can.
+                if ROWS >= 4 {
+                    for line in 0..(VECTORS * S::LANES).div_ceil(16) {
+                        prefetch(panel.wrapping_add(AHEAD + line * 16));
+                    }
                 }
                 for i in 0..ROWS {
                     let left = s.splat(*rows[i].add(k));

@@ -163,5 +163,17 @@ pub fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
     Portable.call(op)
 }
 
+/// Asks for the cache line at an address, which need not be readable: it is a hint.
+#[inline(always)]
+pub fn prefetch(p: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has the instruction, and it never faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
 #[cfg(test)]
 mod tests;
