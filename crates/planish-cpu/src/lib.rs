@@ -12,6 +12,7 @@ pub mod matmul;
 pub mod simd;
 pub mod view;
 
+pub mod copy;
 mod denormals;
 pub mod elementwise;
 mod fold;

@@ -308,6 +308,8 @@ pub(crate) struct Block<const N: usize> {
 pub(crate) struct Nest<const N: usize> {
     /// From the outermost to the innermost, at least two axes.
     axes: Vec<(usize, [isize; N])>,
+    /// Columns of a block, where there are enough rows.
+    columns: usize,
 }
 
 impl<const N: usize> Nest<N> {
@@ -330,7 +332,7 @@ impl<const N: usize> Nest<N> {
         while axes.len() < 2 {
             axes.insert(0, (1, [0; N]));
         }
-        Self { axes }
+        Self { axes, columns: GRAIN / 2 }
     }
 
     /// The same nest with an innermost axis along which every tensor is contiguous, of length 1 where there is none.
@@ -339,6 +341,31 @@ impl<const N: usize> Nest<N> {
             self.axes.push((1, [1; N]));
         }
         self
+    }
+
+    /// The same nest, its axes in the order that `rank` sorts them to.
+    pub(crate) fn sorted_by_key<K: Ord>(layouts: [&Layout; N], rank: impl Fn([isize; N]) -> K) -> Self {
+        let mut order: Vec<usize> = (0..layouts[0].rank).collect();
+        order.sort_by_key(|&axis| rank(layouts.map(|layout| layout.strides[axis])));
+        let permuted = layouts.map(|layout| layout.permute(&order));
+        Self::new(std::array::from_fn(|tensor| &permuted[tensor]))
+    }
+
+    /// The length of the innermost axis and the strides along it.
+    pub(crate) fn innermost(&self) -> (usize, [isize; N]) {
+        self.axes[self.axes.len() - 1]
+    }
+
+    /// Moves the axis along which tensor `tensor` is contiguous next to the innermost one, and makes blocks square rather than
+    /// wide. Whether there is one.
+    pub(crate) fn pair_with_contiguous(&mut self, tensor: usize) -> bool {
+        let last = self.axes.len() - 1;
+        let found = self.axes[..last].iter().position(|&(size, strides)| size > 1 && strides[tensor] == 1);
+        if let Some(axis) = found {
+            self.axes[axis..last].rotate_left(1);
+            self.columns = 128;
+        }
+        found.is_some()
     }
 
     /// Runs `kernel` over all blocks. Each element is visited once, by one thread; a block has at most 16 Ki elements unless
@@ -351,7 +378,7 @@ impl<const N: usize> Nest<N> {
             return;
         }
         // A long row is cut at multiples of all vector lengths, short rows are taken together.
-        let columns = len.min(GRAIN / 2);
+        let columns = len.min((GRAIN / 2 / rows).max(self.columns));
         let block_rows = (GRAIN / 2 / columns).clamp(1, rows);
         let (row_blocks, column_blocks) = (rows.div_ceil(block_rows), len.div_ceil(columns));
         let blocks = outer_count * row_blocks * column_blocks;
