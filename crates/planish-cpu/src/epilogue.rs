@@ -4,8 +4,8 @@
 //! there costs a few instructions, while doing it in a pass of its own would read and write the whole tensor once
 //! more. The order is fixed: `out = activation(sum + bias + residual)`.
 
-use crate::simd::{Simd, math};
-use crate::view::Rows;
+use crate::simd::{Simd, SimdOp, math};
+use crate::view::{Rows, RowsMut};
 
 /// A function of one number, applied to every element.
 ///
@@ -77,9 +77,7 @@ impl Activation {
             Activation::Relu => s.max(s.zero(), x),
             // The order of the operands keeps NaN, and lets the upper limit win where they cross, as in ONNX.
             Activation::Clip { min, max } => s.min(s.splat(max), s.max(s.splat(min), x)),
-            Activation::LeakyRelu { alpha } => {
-                s.select(s.lt(x, s.zero()), s.mul(x, s.splat(alpha)), x)
-            }
+            Activation::LeakyRelu { alpha } => s.select(s.lt(x, s.zero()), s.mul(x, s.splat(alpha)), x),
             Activation::Elu { alpha } => {
                 s.select(s.lt(x, s.zero()), s.mul(math::exp_m1(s, x), s.splat(alpha)), x)
             }
@@ -108,4 +106,141 @@ pub struct Epilogue<'a> {
     pub residual: Option<Rows<'a>>,
     /// Applied last.
     pub activation: Activation,
+}
+
+/// Where a tile of sums goes: some rows of the output times up to a few vectors of columns.
+#[derive(Clone, Copy)]
+pub(crate) struct Destination {
+    /// The output row of each row of the tile.
+    pub outputs: *const usize,
+    /// The columns that exist; lanes behind them are neither read nor written.
+    pub valid: usize,
+    /// Row `r` starts at `out + r * out_stride`.
+    out: *mut f32,
+    out_stride: usize,
+    /// As `out`; null where there is no residual.
+    residual: *const f32,
+    residual_stride: usize,
+    activation: Activation,
+}
+
+impl Destination {
+    /// The columns `column .. column + valid` of some rows of an output.
+    pub(crate) fn new(
+        out: &RowsMut<'_>,
+        epilogue: &Epilogue<'_>,
+        column: usize,
+        valid: usize,
+        outputs: *const usize,
+    ) -> Self {
+        let residual = epilogue.residual;
+        Self {
+            outputs,
+            valid,
+            out: out.ptr().wrapping_add(column),
+            out_stride: out.row_stride(),
+            residual: residual.map_or(std::ptr::null(), |r| r.ptr().wrapping_add(column)),
+            residual_stride: residual.map_or(0, |r| r.row_stride()),
+            activation: epilogue.activation,
+        }
+    }
+
+    /// Adds the residual, applies the activation and stores.
+    ///
+    /// # Safety
+    /// `outputs` holds `ROWS` rows; the `valid` columns of each are writable in the output by nobody else, and readable in the
+    /// residual, where there is one.
+    #[inline(always)]
+    pub(crate) unsafe fn store<S: Simd, const ROWS: usize, const VECTORS: usize>(
+        &self,
+        s: S,
+        sums: &[[S::F32; VECTORS]; ROWS],
+    ) {
+        // SAFETY: promised by the caller; `spilled` holds what `Finish` reads.
+        unsafe {
+            match self.activation.limits() {
+                Some(limits) if self.valid == VECTORS * S::LANES => {
+                    self.limit_and_store::<S, ROWS, VECTORS, true>(s, sums, limits);
+                }
+                Some(limits) => self.limit_and_store::<S, ROWS, VECTORS, false>(s, sums, limits),
+                None => {
+                    let mut spilled = [[s.zero(); VECTORS]; ROWS];
+                    for i in 0..ROWS {
+                        for j in 0..VECTORS {
+                            spilled[i][j] = sums[i][j];
+                        }
+                    }
+                    let sums = spilled.as_ptr().cast::<S::F32>();
+                    s.call(Finish { destination: self, sums, rows: ROWS, vectors: VECTORS });
+                }
+            }
+        }
+    }
+
+    /// The activations that only limit, all in registers.
+    ///
+    /// # Safety
+    /// As [`Destination::store`]; `FULL` only where `valid` is the whole width.
+    #[inline(always)]
+    unsafe fn limit_and_store<S: Simd, const ROWS: usize, const VECTORS: usize, const FULL: bool>(
+        &self,
+        s: S,
+        sums: &[[S::F32; VECTORS]; ROWS],
+        (low, high): (f32, f32),
+    ) {
+        let (low, high) = (s.splat(low), s.splat(high));
+        for (i, row) in sums.iter().enumerate() {
+            // SAFETY: promised by the caller.
+            unsafe {
+                let output = *self.outputs.add(i);
+                for (j, &sum) in row.iter().enumerate() {
+                    let offset = j * S::LANES;
+                    let left = self.valid.saturating_sub(offset);
+                    let mut sum = sum;
+                    if !self.residual.is_null() {
+                        let p = self.residual.add(output * self.residual_stride + offset);
+                        sum = s.add(sum, if FULL { s.load(p) } else { s.load_partial(p, left) });
+                    }
+                    let value = s.min(high, s.max(low, sum));
+                    let p = self.out.add(output * self.out_stride + offset);
+                    if FULL { s.store(p, value) } else { s.store_partial(p, left, value) }
+                }
+            }
+        }
+    }
+}
+
+/// The epilogue of activations too long to be copied into every tile kernel: works on sums spilled to memory.
+struct Finish<'a, V> {
+    destination: &'a Destination,
+    sums: *const V,
+    rows: usize,
+    vectors: usize,
+}
+
+impl<V> SimdOp for Finish<'_, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let Finish { destination: d, sums, rows, vectors } = self;
+        for i in 0..rows {
+            for j in 0..vectors {
+                let offset = j * S::LANES;
+                let left = d.valid.saturating_sub(offset);
+                // SAFETY: `Destination::store` spilled `rows * vectors` vectors of this instruction set, and its caller promises
+                // the rows.
+                unsafe {
+                    let output = *d.outputs.add(i);
+                    let mut sum = s.load(sums.add(i * vectors + j).cast());
+                    if !d.residual.is_null() {
+                        let p = d.residual.add(output * d.residual_stride + offset);
+                        sum = s.add(sum, s.load_partial(p, left));
+                    }
+                    let value = d.activation.apply(s, sum);
+                    s.store_partial(d.out.add(output * d.out_stride + offset), left, value);
+                }
+            }
+        }
+    }
 }

@@ -8,6 +8,7 @@
 pub mod conv;
 pub mod epilogue;
 pub mod isa;
+pub mod kernels;
 pub mod matmul;
 pub mod simd;
 pub mod view;

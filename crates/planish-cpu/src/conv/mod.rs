@@ -1,1 +1,123 @@
-//! x
+//! Convolution: the problem, the algorithms that solve it, and the list of them.
+//!
+//! No single way to compute a convolution is best: a pointwise layer is a plain matrix product, a depthwise one has
+//! nothing to multiply matrices with, a first layer has too few channels for either. Each way is one file behind
+//! [`ConvAlgorithm`]: it says which problems it accepts and what they would cost, packs the weights once, and runs.
+//! Whoever plans asks all of [`algorithms`] and takes the cheapest, or measures.
+//!
+//! Activations are channels-last, N×D×H×W×C; two-dimensional problems have a depth of one. Weights come as in ONNX:
+//! O×(I/groups)×D×H×W.
+
+mod dense;
+mod depthwise;
+mod direct;
+mod geometry;
+mod grouped;
+mod im2col;
+mod indirect;
+mod pointwise;
+mod problem;
+pub mod reference;
+mod transposed;
+mod window;
+
+#[cfg(test)]
+mod tests;
+
+pub use problem::ConvProblem;
+pub use transposed::{PreparedTransposed, TransposedProblem};
+
+use crate::epilogue::Activation;
+use crate::isa::Isa;
+use crate::threads::ThreadPool;
+use crate::view::{Rows, RowsMut};
+
+/// What packed weights depend on: problems with equal keys can share one [`PreparedConv`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WeightsKey {
+    /// The algorithm that packed them.
+    pub algorithm: &'static str,
+    /// The instruction set they are packed for.
+    pub isa: Isa,
+    /// Input channels.
+    pub in_channels: usize,
+    /// Output channels.
+    pub out_channels: usize,
+    /// Groups.
+    pub groups: usize,
+    /// Kernel depth, height and width.
+    pub kernel: [usize; 3],
+}
+
+impl WeightsKey {
+    fn new(algorithm: &'static str, problem: &ConvProblem, isa: Isa) -> Self {
+        let ConvProblem { in_channels, out_channels, groups, kernel, .. } = *problem;
+        Self { algorithm, isa, in_channels, out_channels, groups, kernel }
+    }
+}
+
+/// A way to compute a convolution.
+pub trait ConvAlgorithm: Sync {
+    /// The name in reports.
+    fn name(&self) -> &'static str;
+
+    /// Whether it can compute this problem, or why not. Refuses problems that are not valid.
+    fn accepts(&self, problem: &ConvProblem, isa: Isa) -> Result<(), String>;
+
+    /// The estimated time of a problem it accepts, in cycles of one core, with this many threads.
+    fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64;
+
+    /// What the packed weights depend on.
+    fn weights_key(&self, problem: &ConvProblem, isa: Isa) -> WeightsKey {
+        WeightsKey::new(self.name(), problem, isa)
+    }
+
+    /// Packs weights (O×(I/groups)×D×H×W) and bias (O numbers). The result serves every problem this algorithm
+    /// accepts that has the same [`WeightsKey`], whatever its batch and size.
+    fn prepare(
+        &self,
+        problem: &ConvProblem,
+        isa: Isa,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Box<dyn PreparedConv>, String>;
+}
+
+/// A convolution with its weights packed, ready to run any number of times from any number of threads.
+pub trait PreparedConv: Send + Sync {
+    /// The `f32` of workspace a run needs.
+    fn workspace_len(&self, problem: &ConvProblem, threads: usize) -> usize;
+
+    /// Computes `output = activation(convolution + bias + residual)`.
+    ///
+    /// `input` has a row of `in_channels` for each of the N·D·H·W pixels, `output` and `residual` one of
+    /// `out_channels` for each output pixel. The workspace has at least `workspace_len` numbers of any value. An error, with
+    /// nothing written, where the shapes do not match the problem or the problem is not one that was prepared for.
+    ///
+    /// The result does not depend on the number of threads, not even in its last bit.
+    fn run(
+        &self,
+        problem: &ConvProblem,
+        pool: &ThreadPool,
+        input: Rows<'_>,
+        residual: Option<Rows<'_>>,
+        activation: Activation,
+        output: RowsMut<'_>,
+        workspace: &mut [f32],
+    ) -> Result<(), String>;
+
+    /// The memory of the packed weights.
+    fn bytes(&self) -> usize;
+}
+
+/// Every algorithm there is.
+pub fn algorithms() -> &'static [&'static dyn ConvAlgorithm] {
+    &[
+        &pointwise::Pointwise,
+        &direct::Direct,
+        &indirect::Indirect,
+        &im2col::Im2col,
+        &depthwise::Depthwise,
+        &grouped::Grouped,
+    ]
+}

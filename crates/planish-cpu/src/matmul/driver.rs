@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::pack::PackedMatrix;
 use super::tile::{self, Tile};
-use crate::epilogue::Epilogue;
+use crate::epilogue::{Destination, Epilogue};
 use crate::isa::Isa;
 use crate::simd::{Simd, SimdOp, dispatch};
 use crate::threads::ThreadPool;
@@ -26,7 +26,7 @@ const BLOCK_ROWS: usize = 112;
 pub(crate) const MAX_TAPS: usize = TABLE_LEN / 14;
 
 /// The numbers a block of rows may copy to scratch at most, unless a single tile needs more.
-const BLOCK_SCRATCH: usize = 32 * 1024;
+const BLOCK_SCRATCH: usize = 64 * 1024;
 
 /// The left operand of a product: rows of `taps` pieces of `tap_len` contiguous numbers each.
 ///
@@ -141,7 +141,13 @@ impl Product<'_> {
     /// # Safety
     /// `check` accepted, `source` names only output rows below `out.rows()` and no two of its rows the same, and
     /// `scratch` holds [`scratch_len`] numbers.
-    pub(crate) unsafe fn run<R: RowSource>(&self, pool: &ThreadPool, source: &R, out: &RowsMut<'_>, scratch: &mut [f32]) {
+    pub(crate) unsafe fn run<R: RowSource>(
+        &self,
+        pool: &ThreadPool,
+        source: &R,
+        out: &RowsMut<'_>,
+        scratch: &mut [f32],
+    ) {
         let isa = self.matrix.isa();
         let (rows, panels) = (source.rows(), self.matrix.panels());
         if rows == 0 || panels == 0 {
@@ -168,7 +174,10 @@ impl Product<'_> {
             let panels_of_run = cut(run, runs, panels)..cut(run + 1, runs, panels);
             // SAFETY: slots are disjoint pieces of the scratch memory, and nobody else uses this slot meanwhile.
             let scratch = unsafe { slots.piece(slot * slot_len, slot_len) };
-            dispatch(isa, Block { product: self, source, out, tiles, tiles_of_block, panels_of_run, scratch });
+            dispatch(
+                isa,
+                Block { product: self, source, out, tiles, tiles_of_block, panels_of_run, scratch },
+            );
         });
     }
 }
@@ -229,14 +238,11 @@ impl<R: RowSource> SimdOp for Block<'_, R> {
         let count = start_of(tiles_of_block.end) - start;
         let mut addresses = [MaybeUninit::uninit(); TABLE_LEN];
         let mut outputs = [0; BLOCK_ROWS];
-        source.fill(
-            start,
-            &mut RowTable { addresses: &mut addresses, outputs: &mut outputs, count, scratch },
-        );
+        source
+            .fill(start, &mut RowTable { addresses: &mut addresses, outputs: &mut outputs, count, scratch });
         for panel in panels_of_run {
             let (column, valid) = matrix.panel_columns(panel);
             let column = first_column + column;
-            let residual = epilogue.residual;
             for tile in tiles_of_block.clone() {
                 let first = start_of(tile) - start;
                 let rows = start_of(tile + 1) - start - first;
@@ -247,13 +253,7 @@ impl<R: RowSource> SimdOp for Block<'_, R> {
                     tap_len: source.tap_len(),
                     panel: matrix.panel(panel).as_ptr(),
                     bias: bias.map_or(std::ptr::null(), |bias| bias[column..].as_ptr()),
-                    valid,
-                    outputs: outputs[first..].as_ptr(),
-                    out: out.ptr().wrapping_add(column),
-                    out_stride: out.row_stride(),
-                    residual: residual.map_or(std::ptr::null(), |r| r.ptr().wrapping_add(column)),
-                    residual_stride: residual.map_or(0, |r| r.row_stride()),
-                    activation: epilogue.activation,
+                    destination: Destination::new(out, &epilogue, column, valid, outputs[first..].as_ptr()),
                 };
                 // SAFETY: the table and the output rows were filled for `count` rows by a source that promises them, the
                 // panel is whole, and the caller of `run` promises disjoint output rows; tiles of one row block

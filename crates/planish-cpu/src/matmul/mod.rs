@@ -9,43 +9,21 @@
 
 mod driver;
 mod pack;
+mod plain;
 mod tile;
 
-pub(crate) use driver::{Product, RowSource, RowTable, scratch_len};
+#[cfg(test)]
+mod tests;
+
+pub(crate) use driver::{MAX_TAPS, Product, RowSource, RowTable, scratch_len};
+pub(crate) use pack::AlignedNumbers;
 pub use pack::PackedMatrix;
+pub(crate) use plain::PlainRows;
 
 use crate::epilogue::{Activation, Epilogue};
 use crate::isa::Isa;
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
-
-/// The rows of a plain left operand.
-struct PlainRows<'a> {
-    rows: Rows<'a>,
-}
-
-// SAFETY: every address is that of a row of the view, readable for all of its channels.
-unsafe impl RowSource for PlainRows<'_> {
-    fn rows(&self) -> usize {
-        self.rows.rows()
-    }
-
-    fn taps(&self) -> usize {
-        1
-    }
-
-    fn tap_len(&self) -> usize {
-        self.rows.channels()
-    }
-
-    fn fill(&self, start: usize, table: &mut RowTable<'_>) {
-        for i in 0..table.count() {
-            let row = start + i;
-            table.set(0, i, self.rows.ptr().wrapping_add(row * self.rows.row_stride()));
-            table.set_output(i, row);
-        }
-    }
-}
 
 /// `out = activation(a · b + bias + residual)`.
 ///
@@ -64,7 +42,7 @@ pub fn matmul(
         return Err(format!("the left operand has {} columns, the right {} rows", a.channels(), b.rows()));
     }
     let product = Product { matrix: b, first_column: 0, bias, epilogue: Epilogue { residual, activation } };
-    let source = PlainRows { rows: a };
+    let source = PlainRows::new(a, b.columns());
     product.check(&source, &out)?;
     if out.rows() != a.rows() {
         return Err(format!("{} rows of output for {} of input", out.rows(), a.rows()));

@@ -92,8 +92,13 @@ impl PackedMatrix {
                 source.len()
             ));
         }
-        if rows != 0 && columns != 0 && (last(rows, row_step).is_none() || last(columns, column_step).is_none()) {
-            return Err(format!("a {rows}×{columns} matrix at steps {row_step} and {column_step} is too large"));
+        if rows != 0
+            && columns != 0
+            && (last(rows, row_step).is_none() || last(columns, column_step).is_none())
+        {
+            return Err(format!(
+                "a {rows}×{columns} matrix at steps {row_step} and {column_step} is too large"
+            ));
         }
         Ok(Self::from_fn(isa, rows, columns, |k, n| source[k * row_step + n * column_step]))
     }

@@ -4,7 +4,7 @@
 //! every row of the tile broadcasts one number of the left operand into multiply-adds: with 14×2 accumulators of
 //! AVX-512 that is 28 multiply-adds for 16 loads, so the arithmetic units are the limit on every machine.
 
-use crate::epilogue::Activation;
+use crate::epilogue::Destination;
 use crate::isa::Isa;
 use crate::simd::{Simd, SimdOp};
 
@@ -18,7 +18,7 @@ pub(super) fn max_rows(isa: Isa) -> usize {
 
 /// Everything about a tile but its height and width.
 ///
-/// Pointers are null where there is nothing. Addresses of results are `base + output row * stride`.
+/// The bias is null where there is none.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
     /// `[taps][rows]` addresses, `table_stride` from tap to tap.
@@ -28,17 +28,10 @@ pub(super) struct Tile {
     pub tap_len: usize,
     /// `[taps * tap_len][width]`
     pub panel: *const f32,
-    /// `valid` numbers.
+    /// One number for each column that exists.
     pub bias: *const f32,
-    /// The columns of the panel that exist.
-    pub valid: usize,
-    /// The output row of each row of the tile.
-    pub outputs: *const usize,
-    pub out: *mut f32,
-    pub out_stride: usize,
-    pub residual: *const f32,
-    pub residual_stride: usize,
-    pub activation: Activation,
+    /// Where the result goes, and the columns of the panel that exist.
+    pub destination: Destination,
 }
 
 /// Computes a tile of `ROWS` rows and `VECTORS` vectors of columns.
@@ -56,28 +49,15 @@ impl<const ROWS: usize, const VECTORS: usize> SimdOp for TileOp<'_, ROWS, VECTOR
             if !tile.bias.is_null() {
                 for j in 0..VECTORS {
                     let offset = j * S::LANES;
-                    let bias = s.load_partial(tile.bias.add(offset), tile.valid.saturating_sub(offset));
+                    let left = tile.destination.valid.saturating_sub(offset);
+                    let bias = s.load_partial(tile.bias.add(offset), left);
                     for row in &mut sums {
                         row[j] = bias;
                     }
                 }
             }
             accumulate::<S, ROWS, VECTORS>(s, tile, &mut sums);
-            match tile.activation.limits() {
-                Some(limits) if tile.valid == VECTORS * S::LANES => {
-                    limit_and_store::<S, ROWS, VECTORS, true>(s, tile, &sums, limits);
-                }
-                Some(limits) => limit_and_store::<S, ROWS, VECTORS, false>(s, tile, &sums, limits),
-                None => {
-                    let mut spilled = [[s.zero(); VECTORS]; ROWS];
-                    for i in 0..ROWS {
-                        for j in 0..VECTORS {
-                            spilled[i][j] = sums[i][j];
-                        }
-                    }
-                    s.call(Finish { tile, sums: spilled.as_ptr().cast::<S::F32>(), rows: ROWS, vectors: VECTORS });
-                }
-            }
+            tile.destination.store(s, &sums);
         }
     }
 }
@@ -113,73 +93,6 @@ unsafe fn accumulate<S: Simd, const ROWS: usize, const VECTORS: usize>(
                     }
                 }
                 panel = panel.add(VECTORS * S::LANES);
-            }
-        }
-    }
-}
-
-/// Adds the residual, applies limits and stores, all from registers.
-///
-/// # Safety
-/// `tile.outputs` holds `ROWS` rows whose `valid` numbers are writable in `out` and readable in `residual`, where
-/// there is one. `FULL` only where `valid` is the whole width.
-#[inline(always)]
-unsafe fn limit_and_store<S: Simd, const ROWS: usize, const VECTORS: usize, const FULL: bool>(
-    s: S,
-    tile: &Tile,
-    sums: &[[S::F32; VECTORS]; ROWS],
-    (low, high): (f32, f32),
-) {
-    let (low, high) = (s.splat(low), s.splat(high));
-    for (i, row) in sums.iter().enumerate() {
-        // SAFETY: the caller promises the rows.
-        unsafe {
-            let output = *tile.outputs.add(i);
-            for (j, &sum) in row.iter().enumerate() {
-                let offset = j * S::LANES;
-                let left = tile.valid.saturating_sub(offset);
-                let mut sum = sum;
-                if !tile.residual.is_null() {
-                    let p = tile.residual.add(output * tile.residual_stride + offset);
-                    sum = s.add(sum, if FULL { s.load(p) } else { s.load_partial(p, left) });
-                }
-                let value = s.min(high, s.max(low, sum));
-                let p = tile.out.add(output * tile.out_stride + offset);
-                if FULL { s.store(p, value) } else { s.store_partial(p, left, value) }
-            }
-        }
-    }
-}
-
-/// The epilogue of activations too long to be copied into every tile kernel: works on sums spilled to memory.
-struct Finish<'a, V> {
-    tile: &'a Tile,
-    sums: *const V,
-    rows: usize,
-    vectors: usize,
-}
-
-impl<V> SimdOp for Finish<'_, V> {
-    type Output = ();
-
-    #[inline(always)]
-    fn eval<S: Simd>(self, s: S) {
-        let Finish { tile, sums, rows, vectors } = self;
-        for i in 0..rows {
-            for j in 0..vectors {
-                let offset = j * S::LANES;
-                let left = tile.valid.saturating_sub(offset);
-                // SAFETY: `TileOp` spilled `rows * vectors` vectors of this instruction set, and promises the rows.
-                unsafe {
-                    let output = *tile.outputs.add(i);
-                    let mut sum = s.load(sums.add(i * vectors + j).cast());
-                    if !tile.residual.is_null() {
-                        let p = tile.residual.add(output * tile.residual_stride + offset);
-                        sum = s.add(sum, s.load_partial(p, left));
-                    }
-                    let value = tile.activation.apply(s, sum);
-                    s.store_partial(tile.out.add(output * tile.out_stride + offset), left, value);
-                }
             }
         }
     }

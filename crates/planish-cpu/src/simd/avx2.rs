@@ -234,13 +234,9 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn index(self, choose: impl Fn(usize) -> usize) -> __m256i {
-        let mut lanes = [0i32; 8];
-        for (i, lane) in lanes.iter_mut().enumerate() {
-            *lane = (choose(i) % 8) as i32;
-        }
-        // SAFETY: the array holds eight numbers; the token proves the instructions.
-        unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) }
+    unsafe fn load_index(self, p: *const u32) -> __m256i {
+        // SAFETY: the caller promises 8 readable numbers; the token proves the instructions.
+        unsafe { _mm256_loadu_si256(p.cast()) }
     }
 
     #[inline(always)]

@@ -208,13 +208,9 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn index(self, choose: impl Fn(usize) -> usize) -> __m512i {
-        let mut lanes = [0i32; 16];
-        for (i, lane) in lanes.iter_mut().enumerate() {
-            *lane = (choose(i) % 16) as i32;
-        }
-        // SAFETY: the array holds sixteen numbers; the token proves the instructions.
-        unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) }
+    unsafe fn load_index(self, p: *const u32) -> __m512i {
+        // SAFETY: the caller promises 16 readable numbers; the token proves the instructions.
+        unsafe { _mm512_loadu_si512(p.cast()) }
     }
 
     #[inline(always)]

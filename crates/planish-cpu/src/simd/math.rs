@@ -128,8 +128,7 @@ pub fn tanh<S: Simd>(s: S, x: S::F32) -> S::F32 {
     let e = exp(s, s.mul(magnitude, s.splat(-2.0)));
     let far = s.copy_sign(s.div(s.sub(one, e), s.add(one, e)), x);
     let z = s.mul(x, x);
-    let p =
-        polynomial(s, z, [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1]);
+    let p = polynomial(s, z, [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1]);
     let near = s.mul_add(s.mul(p, z), x, x);
     s.select(s.lt(magnitude, s.splat(0.625)), near, far)
 }

@@ -125,8 +125,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The largest lane; unspecified where one is NaN.
     fn reduce_max(self, v: Self::F32) -> f32;
 
-    /// A choice of lanes for [`Simd::swizzle`]: lane `i` takes lane `choose(i) % LANES`.
-    fn index(self, choose: impl Fn(usize) -> usize) -> Self::Index;
+    /// Reads a choice of lanes for [`Simd::swizzle`]: lane `i` takes lane `p[i]`.
+    ///
+    /// # Safety
+    /// `LANES` numbers below `LANES` must be readable at `p`.
+    unsafe fn load_index(self, p: *const u32) -> Self::Index;
     /// Permutes the lanes.
     fn swizzle(self, v: Self::F32, index: Self::Index) -> Self::F32;
 }

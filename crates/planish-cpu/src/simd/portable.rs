@@ -42,7 +42,7 @@ impl Simd for Portable {
     const LANES: usize = LANES;
     type F32 = F32x8;
     type Mask = [bool; LANES];
-    type Index = [u8; LANES];
+    type Index = [u32; LANES];
 
     #[inline(never)]
     fn call<O: SimdOp>(self, op: O) -> O::Output {
@@ -198,12 +198,13 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn index(self, choose: impl Fn(usize) -> usize) -> [u8; LANES] {
-        std::array::from_fn(|i| (choose(i) % LANES) as u8)
+    unsafe fn load_index(self, p: *const u32) -> [u32; LANES] {
+        // SAFETY: the caller promises LANES readable numbers; the read is unaligned.
+        unsafe { p.cast::<[u32; LANES]>().read_unaligned() }
     }
 
     #[inline(always)]
-    fn swizzle(self, v: F32x8, index: [u8; LANES]) -> F32x8 {
-        F32x8(std::array::from_fn(|i| v.0[usize::from(index[i]) % LANES]))
+    fn swizzle(self, v: F32x8, index: [u32; LANES]) -> F32x8 {
+        F32x8(std::array::from_fn(|i| v.0[index[i] as usize % LANES]))
     }
 }

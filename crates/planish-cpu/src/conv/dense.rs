@@ -1,0 +1,154 @@
+//! What all convolutions that are matrix products share: the packed weights, and running over groups.
+//!
+//! The rows of the packed matrix are taps in row order times input channels, `[kd][kh][kw][C]`, because a row of a
+//! channels-last image is contiguous in just that order. Pointwise, direct, indirect and im2col differ only in how they
+//! find the rows of the left operand.
+
+use super::problem::check_workspace;
+use super::{ConvAlgorithm, ConvProblem, PreparedConv, WeightsKey};
+use crate::epilogue::{Activation, Epilogue};
+use crate::isa::Isa;
+use crate::matmul::{PackedMatrix, Product, RowSource};
+use crate::threads::ThreadPool;
+use crate::view::{Rows, RowsMut};
+
+/// How an algorithm feeds a convolution to the matrix product.
+pub(super) trait Lowering: ConvAlgorithm + Copy + Send + 'static {
+    /// The workspace it needs.
+    fn workspace_len(self, problem: &ConvProblem, threads: usize, weights: &DenseWeights) -> usize;
+
+    /// Runs a problem that it accepts, with views of the right shapes and enough workspace.
+    fn lower(self, call: DenseCall<'_>);
+}
+
+/// A run of a dense convolution.
+pub(super) struct DenseCall<'a> {
+    pub problem: &'a ConvProblem,
+    pub weights: &'a DenseWeights,
+    pub pool: &'a ThreadPool,
+    pub input: Rows<'a>,
+    pub epilogue: Epilogue<'a>,
+    pub output: RowsMut<'a>,
+    pub workspace: &'a mut [f32],
+}
+
+impl DenseCall<'_> {
+    /// Multiplies the rows of a group with its weights.
+    ///
+    /// # Safety
+    /// The source has a row for each output pixel and names it as its output row; `scratch` has the length that
+    /// `scratch_len` asks for.
+    pub(super) unsafe fn multiply(&self, group: usize, source: &impl RowSource, scratch: &mut [f32]) {
+        let product = Product {
+            matrix: &self.weights.groups[group],
+            first_column: group * self.problem.group_out(),
+            bias: self.weights.bias.as_deref(),
+            epilogue: self.epilogue,
+        };
+        debug_assert_eq!(product.check(source, &self.output), Ok(()));
+        // SAFETY: promised by the caller; the shapes were checked before `lower`.
+        unsafe { product.run(self.pool, source, &self.output, scratch) };
+    }
+}
+
+/// The weights of each group, packed, and the bias of all.
+pub(super) struct DenseWeights {
+    pub groups: Vec<PackedMatrix>,
+    pub bias: Option<Vec<f32>>,
+    /// Zeros to read in place of padding: as many as a group has input channels.
+    pub zeros: Vec<f32>,
+}
+
+/// A prepared convolution that is lowered to matrix products.
+pub(super) struct Dense<L> {
+    lowering: L,
+    key: WeightsKey,
+    weights: DenseWeights,
+}
+
+/// The prepared convolution of a lowering.
+pub(super) fn prepare<L: Lowering>(
+    lowering: L,
+    problem: &ConvProblem,
+    isa: Isa,
+    weights: &[f32],
+    bias: Option<&[f32]>,
+) -> Result<Box<dyn PreparedConv>, String> {
+    lowering.accepts(problem, isa)?;
+    problem.check_weights(weights, bias)?;
+    let (channels, columns, taps) = (problem.group_in(), problem.group_out(), problem.taps());
+    let groups = (0..problem.groups)
+        .map(|group| {
+            let weights = &weights[group * columns * channels * taps..];
+            PackedMatrix::from_fn(isa, taps * channels, columns, |k, n| {
+                let (tap, channel) = (k / channels, k % channels);
+                weights[(n * channels + channel) * taps + tap]
+            })
+        })
+        .collect();
+    let weights = DenseWeights { groups, bias: bias.map(<[f32]>::to_vec), zeros: vec![0.0; channels] };
+    Ok(Box::new(Dense { lowering, key: lowering.weights_key(problem, isa), weights }))
+}
+
+impl<L: Lowering> PreparedConv for Dense<L> {
+    fn workspace_len(&self, problem: &ConvProblem, threads: usize) -> usize {
+        if self.lowering.accepts(problem, self.key.isa).is_err() {
+            return 0;
+        }
+        self.lowering.workspace_len(problem, threads, &self.weights)
+    }
+
+    fn run(
+        &self,
+        problem: &ConvProblem,
+        pool: &ThreadPool,
+        input: Rows<'_>,
+        residual: Option<Rows<'_>>,
+        activation: Activation,
+        output: RowsMut<'_>,
+        workspace: &mut [f32],
+    ) -> Result<(), String> {
+        self.lowering.accepts(problem, self.key.isa)?;
+        check_key(&self.key, &self.lowering.weights_key(problem, self.key.isa))?;
+        let epilogue = Epilogue { residual, activation };
+        problem.check_views(&input, &epilogue, &output)?;
+        check_workspace(workspace.len(), self.workspace_len(problem, pool.threads()))?;
+        if output.rows() != 0 {
+            let weights = &self.weights;
+            self.lowering.lower(DenseCall { problem, weights, pool, input, epilogue, output, workspace });
+        }
+        Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        self.weights.groups.iter().map(PackedMatrix::bytes).sum()
+    }
+}
+
+/// Refuses to run a problem with weights packed for another.
+pub(super) fn check_key(prepared: &WeightsKey, asked: &WeightsKey) -> Result<(), String> {
+    if prepared == asked { Ok(()) } else { Err(format!("weights of {prepared:?} cannot serve {asked:?}")) }
+}
+
+/// The estimated cycles of the products of a convolution: whole tiles of arithmetic, and reading the weights once.
+pub(super) fn product_cycles(problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
+    let lanes = isa.lanes();
+    let depth = (problem.taps() * problem.group_in()) as f64;
+    let rows = problem.out_rows() as f64;
+    let vectors = (problem.group_out().div_ceil(lanes) * problem.groups) as f64;
+    // One multiply-add a cycle on vectors of 16, two on those of 8 (the portable one is four of 4 without fusing).
+    let rate = if isa == Isa::Avx512 {
+        1.0
+    } else if isa == Isa::Avx2 {
+        0.5
+    } else {
+        4.0
+    };
+    // Measured: a tile costs about 40 cycles beyond its multiply-adds, which is 1.5 a vector of the result.
+    let arithmetic = rows * vectors * (depth * rate * 1.03 + 1.5);
+    // Weights beyond the second-level cache arrive at about 8 bytes a cycle, hidden behind the arithmetic if it is long enough.
+    let weights = depth * vectors * lanes as f64 * 4.0;
+    let fetch = if weights > 5e5 { weights / 8.0 } else { 0.0 };
+    let parallel = (threads.max(1) as f64).min((rows * vectors / 28.0).max(1.0));
+    (arithmetic / parallel).max(fetch) + 300.0
+}

@@ -1,0 +1,226 @@
+//! Convolution of each channel by itself.
+//!
+//! Depthwise layers (Chollet, *Xception*, arXiv 1610.02357; Howard et al., *MobileNets*, arXiv 1704.04861) do nine
+//! multiply-adds for each number read, so they are bound by memory, and a matrix product would waste nearly
+//! all of its lanes. Here a vector is a run of channels of one pixel; a tile of neighbouring pixels shares each loaded weight.
+
+use super::dense::check_key;
+use super::problem::check_workspace;
+use super::window::{Walk, Window};
+use super::{ConvAlgorithm, ConvProblem, PreparedConv, WeightsKey};
+use crate::epilogue::{Activation, Destination, Epilogue};
+use crate::isa::Isa;
+use crate::matmul::AlignedNumbers;
+use crate::simd::{Simd, SimdOp, dispatch};
+use crate::threads::ThreadPool;
+use crate::view::{Rows, RowsMut};
+
+/// The algorithm.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Depthwise;
+
+impl ConvAlgorithm for Depthwise {
+    fn name(&self) -> &'static str {
+        "depthwise"
+    }
+
+    fn accepts(&self, problem: &ConvProblem, _isa: Isa) -> Result<(), String> {
+        problem.validate()?;
+        if problem.group_in() != 1 || problem.group_out() != 1 {
+            return Err("depthwise needs one input and one output channel in each group".to_owned());
+        }
+        Ok(())
+    }
+
+    fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
+        let vectors = problem.out_channels.div_ceil(isa.lanes()) as f64;
+        let rows = problem.out_rows() as f64;
+        let rate = if isa == Isa::Portable { 6.0 } else { 1.3 };
+        // Measured: a bit more than a cycle a tap; 6 cycles for each vector and 25 for each pixel besides.
+        let cycles = rows * (vectors * (problem.taps() as f64 * rate + 6.0) + 25.0);
+        cycles / threads.max(1) as f64 + 300.0
+    }
+
+    fn prepare(
+        &self,
+        problem: &ConvProblem,
+        isa: Isa,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Box<dyn PreparedConv>, String> {
+        self.accepts(problem, isa)?;
+        problem.check_weights(weights, bias)?;
+        let (channels, taps) = (problem.out_channels, problem.taps());
+        let padded = channels.next_multiple_of(isa.lanes());
+        let mut packed = AlignedNumbers::zeros(taps * padded);
+        for (tap, row) in packed.as_mut_slice().chunks_exact_mut(padded).enumerate() {
+            for (channel, slot) in row[..channels].iter_mut().enumerate() {
+                *slot = weights[channel * taps + tap];
+            }
+        }
+        let mut padded_bias = AlignedNumbers::zeros(padded);
+        if let Some(bias) = bias {
+            padded_bias.as_mut_slice()[..channels].copy_from_slice(bias);
+        }
+        let key = self.weights_key(problem, isa);
+        Ok(Box::new(PreparedDepthwise { key, weights: packed, bias: padded_bias }))
+    }
+}
+
+/// Weights as `[tap][channels]` and the bias, channels padded to whole vectors.
+struct PreparedDepthwise {
+    key: WeightsKey,
+    weights: AlignedNumbers,
+    bias: AlignedNumbers,
+}
+
+impl PreparedConv for PreparedDepthwise {
+    fn workspace_len(&self, _problem: &ConvProblem, _threads: usize) -> usize {
+        0
+    }
+
+    fn run(
+        &self,
+        problem: &ConvProblem,
+        pool: &ThreadPool,
+        input: Rows<'_>,
+        residual: Option<Rows<'_>>,
+        activation: Activation,
+        output: RowsMut<'_>,
+        workspace: &mut [f32],
+    ) -> Result<(), String> {
+        let isa = self.key.isa;
+        Depthwise.accepts(problem, isa)?;
+        check_key(&self.key, &Depthwise.weights_key(problem, isa))?;
+        let epilogue = Epilogue { residual, activation };
+        problem.check_views(&input, &epilogue, &output)?;
+        check_workspace(workspace.len(), 0)?;
+        let Some(walk) = Walk::new(problem, &input, max_pixels(isa)) else { return Ok(()) };
+        walk.for_each_line(pool, &|lines| {
+            dispatch(isa, Lines { walk: &walk, prepared: self, epilogue, output: &output, lines });
+        });
+        Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        self.weights.bytes() + self.bias.bytes()
+    }
+}
+
+/// The pixels of a tile, so that the sums and a few weights fit the registers.
+fn max_pixels(isa: Isa) -> usize {
+    match isa {
+        Isa::Portable | Isa::Avx2 => 4,
+        Isa::Avx512 => 8,
+    }
+}
+
+/// Some output lines.
+struct Lines<'a> {
+    walk: &'a Walk<'a>,
+    prepared: &'a PreparedDepthwise,
+    epilogue: Epilogue<'a>,
+    output: &'a RowsMut<'a>,
+    lines: std::ops::Range<usize>,
+}
+
+impl SimdOp for Lines<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let Lines { walk, prepared, epilogue, output, lines } = self;
+        for line in lines {
+            walk.windows(line, |window| {
+                let tile = Tile { window, prepared, epilogue: &epilogue, output };
+                match window.pixels {
+                    1 => s.call(TileOp::<1>(tile)),
+                    2 => s.call(TileOp::<2>(tile)),
+                    3 => s.call(TileOp::<3>(tile)),
+                    4 => s.call(TileOp::<4>(tile)),
+                    5 => s.call(TileOp::<5>(tile)),
+                    6 => s.call(TileOp::<6>(tile)),
+                    7 => s.call(TileOp::<7>(tile)),
+                    _ => s.call(TileOp::<8>(tile)),
+                }
+            });
+        }
+    }
+}
+
+/// A tile of pixels, all channels.
+struct Tile<'a> {
+    window: &'a Window,
+    prepared: &'a PreparedDepthwise,
+    epilogue: &'a Epilogue<'a>,
+    output: &'a RowsMut<'a>,
+}
+
+struct TileOp<'a, const PIXELS: usize>(Tile<'a>);
+
+impl<const PIXELS: usize> SimdOp for TileOp<'_, PIXELS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let channels = self.0.output.channels();
+        let mut channel = 0;
+        // A single pixel needs more vectors at a time to keep several sums going.
+        while PIXELS == 1 && channel + 4 * S::LANES <= channels {
+            self.block::<S, 4, true>(s, channel);
+            channel += 4 * S::LANES;
+        }
+        while channel + 2 * S::LANES <= channels {
+            self.block::<S, 2, true>(s, channel);
+            channel += 2 * S::LANES;
+        }
+        if channel + S::LANES <= channels {
+            self.block::<S, 1, true>(s, channel);
+            channel += S::LANES;
+        }
+        if channel < channels {
+            self.block::<S, 1, false>(s, channel);
+        }
+    }
+}
+
+impl<const PIXELS: usize> TileOp<'_, PIXELS> {
+    /// `VECTORS` vectors of channels from `channel`; all of their lanes exist where `FULL`.
+    #[inline(always)]
+    fn block<S: Simd, const VECTORS: usize, const FULL: bool>(&self, s: S, channel: usize) {
+        let Tile { window, prepared, epilogue, output } = self.0;
+        let weights = prepared.weights.as_slice().as_ptr().wrapping_add(channel);
+        let padded = prepared.bias.as_slice().len();
+        let bias = prepared.bias.as_slice()[channel..].as_ptr();
+        let left = output.channels() - channel;
+        let mut sums = [[s.zero(); VECTORS]; PIXELS];
+        for j in 0..VECTORS {
+            // SAFETY: the bias is padded to whole vectors.
+            let start = unsafe { s.load(bias.add(j * S::LANES)) };
+            for row in &mut sums {
+                row[j] = start;
+            }
+        }
+        window.for_each_tap(prepared.key.kernel, |tap, input| {
+            let input = input.wrapping_add(channel);
+            let weights = weights.wrapping_add(tap * padded);
+            for j in 0..VECTORS {
+                let offset = j * S::LANES;
+                // SAFETY: weights are padded to whole vectors; a window's taps are pixels inside the input, of which
+                // `left` channels from this one on exist.
+                unsafe {
+                    let weight = s.load(weights.add(offset));
+                    for (i, row) in sums.iter_mut().enumerate() {
+                        let p = input.add(i * window.pixel_step + offset);
+                        let x = if FULL { s.load(p) } else { s.load_partial(p, left) };
+                        row[j] = s.mul_add(x, weight, row[j]);
+                    }
+                }
+            }
+        });
+        let valid = left.min(VECTORS * S::LANES);
+        let destination = Destination::new(output, epilogue, channel, valid, window.outputs.as_ptr());
+        // SAFETY: the window names `PIXELS` output rows, which no other window names.
+        unsafe { destination.store(s, &sums) };
+    }
+}

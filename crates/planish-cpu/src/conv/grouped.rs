@@ -1,0 +1,254 @@
+//! Convolution in many narrow groups.
+//!
+//! ResNeXt (Xie et al., arXiv 1611.05431) has groups of 4 to 32 channels. A matrix product for each of them would leave
+//! most lanes of a vector empty. Here one vector of output channels spans several groups: all of their input channels are
+//! in one loaded vector too, and a permutation brings to each lane the input channel of its own group, so that
+//! every lane of every multiply-add counts. Depthwise layers with several outputs for each input are the case of one input
+//! channel a group.
+
+use super::dense::check_key;
+use super::problem::check_workspace;
+use super::window::{Walk, Window};
+use super::{ConvAlgorithm, ConvProblem, PreparedConv, WeightsKey};
+use crate::epilogue::{Activation, Destination, Epilogue};
+use crate::isa::Isa;
+use crate::matmul::AlignedNumbers;
+use crate::simd::{Simd, SimdOp, dispatch};
+use crate::threads::ThreadPool;
+use crate::view::{Rows, RowsMut};
+
+/// The algorithm.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grouped;
+
+/// The first input channel a vector of output channels needs, and how many from there.
+fn input_span(problem: &ConvProblem, lanes: usize, block: usize) -> (usize, usize) {
+    let (group_in, group_out) = (problem.group_in(), problem.group_out());
+    let last = ((block + 1) * lanes).min(problem.out_channels) - 1;
+    let (first_group, last_group) = (block * lanes / group_out, last / group_out);
+    (first_group * group_in, (last_group - first_group + 1) * group_in)
+}
+
+impl ConvAlgorithm for Grouped {
+    fn name(&self) -> &'static str {
+        "grouped"
+    }
+
+    fn accepts(&self, problem: &ConvProblem, isa: Isa) -> Result<(), String> {
+        problem.validate()?;
+        if problem.groups == 1 {
+            return Err("grouped needs several groups".to_owned());
+        }
+        let lanes = isa.lanes();
+        let blocks = problem.out_channels.div_ceil(lanes);
+        if (0..blocks).any(|block| input_span(problem, lanes, block).1 > lanes) {
+            return Err(format!(
+                "the groups of {lanes} output channels see more than {lanes} input channels"
+            ));
+        }
+        Ok(())
+    }
+
+    fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
+        let vectors = problem.out_channels.div_ceil(isa.lanes()) as f64;
+        let rows = problem.out_rows() as f64;
+        let steps = (problem.taps() * problem.group_in()) as f64;
+        let rate = if isa == Isa::Portable { 12.0 } else { 1.5 };
+        // Measured: the permutations take the arithmetic units half of the time again.
+        let cycles = rows * (vectors * (steps * rate + problem.taps() as f64 + 6.0) + 25.0);
+        cycles / threads.max(1) as f64 + 300.0
+    }
+
+    fn prepare(
+        &self,
+        problem: &ConvProblem,
+        isa: Isa,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Box<dyn PreparedConv>, String> {
+        self.accepts(problem, isa)?;
+        problem.check_weights(weights, bias)?;
+        let lanes = isa.lanes();
+        let (group_in, group_out, taps) = (problem.group_in(), problem.group_out(), problem.taps());
+        let blocks = problem.out_channels.div_ceil(lanes);
+        let mut packed = AlignedNumbers::zeros(blocks * taps * group_in * lanes);
+        let mut choices = vec![0u32; blocks * group_in * lanes];
+        let mut inputs = Vec::with_capacity(blocks);
+        let mut padded_bias = AlignedNumbers::zeros(blocks * lanes);
+        if let Some(bias) = bias {
+            padded_bias.as_mut_slice()[..problem.out_channels].copy_from_slice(bias);
+        }
+        for block in 0..blocks {
+            let (first_input, _) = input_span(problem, lanes, block);
+            inputs.push(first_input);
+            for lane in 0..lanes.min(problem.out_channels - block * lanes) {
+                let output = block * lanes + lane;
+                for c in 0..group_in {
+                    let input = output / group_out * group_in + c;
+                    choices[(block * group_in + c) * lanes + lane] = (input - first_input) as u32;
+                    for tap in 0..taps {
+                        packed.as_mut_slice()[((block * taps + tap) * group_in + c) * lanes + lane] =
+                            weights[(output * group_in + c) * taps + tap];
+                    }
+                }
+            }
+        }
+        let key = self.weights_key(problem, isa);
+        Ok(Box::new(PreparedGrouped { key, weights: packed, choices, inputs, bias: padded_bias }))
+    }
+}
+
+/// Packed weights; a block is one vector of output channels.
+struct PreparedGrouped {
+    key: WeightsKey,
+    /// `[block][tap][input channel of the group][lane]`
+    weights: AlignedNumbers,
+    /// `[block][input channel of the group][lane]`: where in the loaded vector a lane finds it.
+    choices: Vec<u32>,
+    /// The first input channel of each block.
+    inputs: Vec<usize>,
+    bias: AlignedNumbers,
+}
+
+impl PreparedConv for PreparedGrouped {
+    fn workspace_len(&self, _problem: &ConvProblem, _threads: usize) -> usize {
+        0
+    }
+
+    fn run(
+        &self,
+        problem: &ConvProblem,
+        pool: &ThreadPool,
+        input: Rows<'_>,
+        residual: Option<Rows<'_>>,
+        activation: Activation,
+        output: RowsMut<'_>,
+        workspace: &mut [f32],
+    ) -> Result<(), String> {
+        let isa = self.key.isa;
+        Grouped.accepts(problem, isa)?;
+        check_key(&self.key, &Grouped.weights_key(problem, isa))?;
+        let epilogue = Epilogue { residual, activation };
+        problem.check_views(&input, &epilogue, &output)?;
+        check_workspace(workspace.len(), 0)?;
+        let Some(walk) = Walk::new(problem, &input, max_pixels(isa)) else { return Ok(()) };
+        walk.for_each_line(pool, &|lines| {
+            dispatch(isa, Lines { walk: &walk, prepared: self, epilogue, output: &output, lines });
+        });
+        Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        self.weights.bytes() + self.bias.bytes() + self.choices.len() * size_of::<u32>()
+    }
+}
+
+/// The pixels of a tile: an input vector and a sum for each of them must fit the registers.
+fn max_pixels(isa: Isa) -> usize {
+    match isa {
+        Isa::Portable => 2,
+        Isa::Avx2 => 6,
+        Isa::Avx512 => 8,
+    }
+}
+
+/// Some output lines.
+struct Lines<'a> {
+    walk: &'a Walk<'a>,
+    prepared: &'a PreparedGrouped,
+    epilogue: Epilogue<'a>,
+    output: &'a RowsMut<'a>,
+    lines: std::ops::Range<usize>,
+}
+
+impl SimdOp for Lines<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let Lines { walk, prepared, epilogue, output, lines } = self;
+        for line in lines {
+            walk.windows(line, |window| {
+                let tile = Tile { window, prepared, epilogue: &epilogue, output };
+                match window.pixels {
+                    1 => s.call(TileOp::<1>(tile)),
+                    2 => s.call(TileOp::<2>(tile)),
+                    3 => s.call(TileOp::<3>(tile)),
+                    4 => s.call(TileOp::<4>(tile)),
+                    5 => s.call(TileOp::<5>(tile)),
+                    6 => s.call(TileOp::<6>(tile)),
+                    7 => s.call(TileOp::<7>(tile)),
+                    _ => s.call(TileOp::<8>(tile)),
+                }
+            });
+        }
+    }
+}
+
+/// A tile of pixels, all channels.
+struct Tile<'a> {
+    window: &'a Window,
+    prepared: &'a PreparedGrouped,
+    epilogue: &'a Epilogue<'a>,
+    output: &'a RowsMut<'a>,
+}
+
+struct TileOp<'a, const PIXELS: usize>(Tile<'a>);
+
+impl<const PIXELS: usize> SimdOp for TileOp<'_, PIXELS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let key = &self.0.prepared.key;
+        for (block, &first_input) in self.0.prepared.inputs.iter().enumerate() {
+            // Loading a whole vector where the input has one spares the masks.
+            if first_input + S::LANES <= key.in_channels {
+                self.block::<S, true>(s, block, first_input);
+            } else {
+                self.block::<S, false>(s, block, first_input);
+            }
+        }
+    }
+}
+
+impl<const PIXELS: usize> TileOp<'_, PIXELS> {
+    /// One vector of output channels; a whole vector of input channels exists where `FULL`.
+    #[inline(always)]
+    fn block<S: Simd, const FULL: bool>(&self, s: S, block: usize, first_input: usize) {
+        let Tile { window, prepared, epilogue, output } = self.0;
+        let key = &prepared.key;
+        let group_in = key.in_channels / key.groups;
+        let taps: usize = key.kernel.iter().product();
+        let weights = prepared.weights.as_slice()[block * taps * group_in * S::LANES..].as_ptr();
+        let choices = prepared.choices[block * group_in * S::LANES..].as_ptr();
+        let bias = prepared.bias.as_slice()[block * S::LANES..].as_ptr();
+        // SAFETY: the bias is padded to whole vectors.
+        let mut sums = [[unsafe { s.load(bias) }]; PIXELS];
+        window.for_each_tap(key.kernel, |tap, input| {
+            let mut pixels = [s.zero(); PIXELS];
+            for (i, pixel) in pixels.iter_mut().enumerate() {
+                let p = input.wrapping_add(first_input + i * window.pixel_step);
+                // SAFETY: a window's taps are pixels inside the input, of which the channels from `first_input` on exist.
+                *pixel = unsafe {
+                    if FULL { s.load(p) } else { s.load_partial(p, key.in_channels - first_input) }
+                };
+            }
+            for c in 0..group_in {
+                // SAFETY: weights and choices hold a vector for each channel of the group, choices below LANES.
+                let (weight, choice) = unsafe {
+                    let weight = s.load(weights.add((tap * group_in + c) * S::LANES));
+                    (weight, s.load_index(choices.add(c * S::LANES)))
+                };
+                for (sum, &pixel) in sums.iter_mut().zip(&pixels) {
+                    sum[0] = s.mul_add(s.swizzle(pixel, choice), weight, sum[0]);
+                }
+            }
+        });
+        let channel = block * S::LANES;
+        let valid = (output.channels() - channel).min(S::LANES);
+        let destination = Destination::new(output, epilogue, channel, valid, window.outputs.as_ptr());
+        // SAFETY: the window names `PIXELS` output rows, which no other window names.
+        unsafe { destination.store(s, &sums) };
+    }
+}

@@ -1,0 +1,165 @@
+//! Convolution by copying the patch of each output pixel into a row.
+//!
+//! The oldest lowering (Chellapilla, Puri and Simard, *High Performance Convolutional Neural Networks for Document
+//! Processing*, 2006) accepts everything. The matrix of patches is never made whole: a block of rows is copied to
+//! scratch memory of the second-level cache's size, multiplied with all panels, and overwritten by the next.
+
+use super::dense::{self, DenseCall, DenseWeights, Lowering};
+use super::geometry::{Axis, Pixel};
+use super::{ConvAlgorithm, ConvProblem, PreparedConv};
+use crate::isa::Isa;
+use crate::matmul::{RowSource, RowTable, scratch_len};
+use crate::view::Rows;
+
+/// The algorithm.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Im2col;
+
+impl ConvAlgorithm for Im2col {
+    fn name(&self) -> &'static str {
+        "im2col"
+    }
+
+    fn accepts(&self, problem: &ConvProblem, _isa: Isa) -> Result<(), String> {
+        problem.validate()
+    }
+
+    fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
+        let products = dense::product_cycles(problem, isa, threads);
+        let runs = (problem.out_rows() * problem.taps() * problem.groups) as f64;
+        let runs = if joins_taps(problem) { runs / problem.kernel[2] as f64 } else { runs };
+        let numbers = (problem.out_rows() * problem.taps() * problem.in_channels) as f64;
+        // Measured: 12 cycles to start a copy, and a quarter of a cycle a number.
+        products + (runs * 12.0 + numbers * 0.25) / threads.max(1) as f64
+    }
+
+    fn prepare(
+        &self,
+        problem: &ConvProblem,
+        isa: Isa,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Box<dyn PreparedConv>, String> {
+        dense::prepare(*self, problem, isa, weights, bias)
+    }
+}
+
+/// Whether the taps of a kernel row lie next to each other in memory, given a dense input.
+fn joins_taps(problem: &ConvProblem) -> bool {
+    problem.groups == 1 && problem.dilation[2] == 1
+}
+
+impl Lowering for Im2col {
+    fn workspace_len(self, problem: &ConvProblem, threads: usize, _weights: &DenseWeights) -> usize {
+        // Only the shape of the input matters here, so a view of nothing stands for it.
+        let input = Rows::dense(&[], 0, problem.group_in());
+        input.map_or(0, |input| scratch_len(&PatchRows::new(problem, input), threads))
+    }
+
+    fn lower(self, mut call: DenseCall<'_>) {
+        let scratch = std::mem::take(&mut call.workspace);
+        let channels = call.problem.group_in();
+        for group in 0..call.problem.groups {
+            let source = PatchRows::new(call.problem, call.input.columns(group * channels, channels));
+            // SAFETY: the source names output row `r` for row `r`; `workspace_len` covers its scratch.
+            unsafe { call.multiply(group, &source, scratch) };
+        }
+    }
+}
+
+/// The patches of a group.
+struct PatchRows<'a> {
+    problem: &'a ConvProblem,
+    out_size: [usize; 3],
+    axes: [Axis; 3],
+    input: Rows<'a>,
+    /// Numbers in a patch.
+    depth: usize,
+    joins: bool,
+}
+
+impl<'a> PatchRows<'a> {
+    fn new(problem: &'a ConvProblem, input: Rows<'a>) -> Self {
+        Self {
+            problem,
+            out_size: problem.out_size().unwrap_or([1; 3]),
+            axes: [0, 1, 2].map(|axis| Axis::of(problem, axis)),
+            input,
+            depth: problem.taps() * problem.group_in(),
+            joins: joins_taps(problem) && input.is_dense(),
+        }
+    }
+
+    /// Copies the patch of a pixel.
+    fn gather(&self, pixel: Pixel, patch: &mut [f32]) {
+        let [depth, height, width] = self.axes;
+        let channels = self.input.channels();
+        let mut lines = patch.chunks_exact_mut(width.kernel * channels);
+        for kz in 0..depth.kernel {
+            let z = depth.input(pixel.z, kz);
+            for ky in 0..height.kernel {
+                let Some(line) = lines.next() else { return };
+                let Some((z, y)) = z.zip(height.input(pixel.y, ky)) else {
+                    line.fill(0.0);
+                    continue;
+                };
+                let first = ((pixel.image * depth.size + z) * height.size + y) * width.size;
+                let taps = width.valid_taps(pixel.x);
+                line[..taps.start * channels].fill(0.0);
+                line[taps.end * channels..].fill(0.0);
+                if taps.is_empty() {
+                    continue;
+                }
+                let x = pixel.x * width.stride + taps.start * width.dilation - width.pad;
+                if self.joins {
+                    let run = taps.len() * channels;
+                    // SAFETY: the view is dense and the pixels `x .. x + taps.len()` of this line are inside it.
+                    let source = unsafe {
+                        std::slice::from_raw_parts(self.input.ptr().add((first + x) * channels), run)
+                    };
+                    line[taps.start * channels..][..run].copy_from_slice(source);
+                } else {
+                    for (i, slot) in line[taps.start * channels..taps.end * channels]
+                        .chunks_exact_mut(channels)
+                        .enumerate()
+                    {
+                        slot.copy_from_slice(self.input.row(first + x + i * width.dilation));
+                    }
+                }
+            }
+        }
+    }
+}
+
+// SAFETY: every address is that of a whole patch in the scratch memory.
+unsafe impl RowSource for PatchRows<'_> {
+    fn rows(&self) -> usize {
+        self.problem.out_rows()
+    }
+
+    fn taps(&self) -> usize {
+        1
+    }
+
+    fn tap_len(&self) -> usize {
+        self.depth
+    }
+
+    fn scratch_per_row(&self) -> usize {
+        // An odd number of cache lines, so that rows do not meet in the same set of the cache.
+        (self.depth.div_ceil(16) | 1) * 16
+    }
+
+    fn fill(&self, start: usize, table: &mut RowTable<'_>) {
+        let step = self.scratch_per_row();
+        let mut pixel = Pixel::of_row(start, self.out_size);
+        for i in 0..table.count() {
+            table.set_output(i, start + i);
+            let patch = &mut table.scratch()[i * step..][..self.depth];
+            self.gather(pixel, patch);
+            let address = patch.as_ptr();
+            table.set(0, i, address);
+            pixel.advance(self.out_size);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Convolution as a matrix product over a table of addresses.
+//!
+//! For each tap of the kernel the table says where the channels of the input pixel lie; padding points at zeros. Nothing is
+//! copied, whatever the stride, the dilation or the padding (Dukhan, *The Indirect Convolution Algorithm*, arXiv 1907.02129). The table is
+//! made for a block of output pixels at a time and used for all panels of the weights. With few channels the inner
+//! loop is too short to pay for changing addresses; see `direct` and `im2col` for those.
+
+use super::dense::{self, DenseCall, DenseWeights, Lowering};
+use super::geometry::{Axis, Pixel};
+use super::{ConvAlgorithm, ConvProblem, PreparedConv};
+use crate::isa::Isa;
+use crate::matmul::{MAX_TAPS, RowSource, RowTable};
+
+/// The algorithm.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Indirect;
+
+impl ConvAlgorithm for Indirect {
+    fn name(&self) -> &'static str {
+        "indirect"
+    }
+
+    fn accepts(&self, problem: &ConvProblem, _isa: Isa) -> Result<(), String> {
+        problem.validate()?;
+        if problem.taps() > MAX_TAPS {
+            return Err(format!("{} taps are more than the table holds ({MAX_TAPS})", problem.taps()));
+        }
+        Ok(())
+    }
+
+    fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
+        let products = dense::product_cycles(problem, isa, threads);
+        let addresses = (problem.out_rows() * problem.taps() * problem.groups) as f64;
+        let panels = problem.group_out().div_ceil(2 * isa.lanes()) as f64;
+        // Measured: 4 cycles to make an address, and 1.5 to load it for each panel.
+        products + addresses * (4.0 + 1.5 * panels) / threads.max(1) as f64
+    }
+
+    fn prepare(
+        &self,
+        problem: &ConvProblem,
+        isa: Isa,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Box<dyn PreparedConv>, String> {
+        dense::prepare(*self, problem, isa, weights, bias)
+    }
+}
+
+impl Lowering for Indirect {
+    fn workspace_len(self, _problem: &ConvProblem, _threads: usize, _weights: &DenseWeights) -> usize {
+        0
+    }
+
+    fn lower(self, call: DenseCall<'_>) {
+        let Ok(out_size) = call.problem.out_size() else { return };
+        for group in 0..call.problem.groups {
+            let source = IndirectRows {
+                problem: call.problem,
+                out_size,
+                axes: [0, 1, 2].map(|axis| Axis::of(call.problem, axis)),
+                input: call.input.columns(group * call.problem.group_in(), call.problem.group_in()).ptr(),
+                row_stride: call.input.row_stride(),
+                zeros: call.weights.zeros.as_ptr(),
+            };
+            // SAFETY: the source names output row `r` for row `r`, and needs no scratch.
+            unsafe { call.multiply(group, &source, &mut []) };
+        }
+    }
+}
+
+/// The rows of a group: for each tap the address of a pixel's channels, or of zeros.
+struct IndirectRows<'a> {
+    problem: &'a ConvProblem,
+    out_size: [usize; 3],
+    axes: [Axis; 3],
+    input: *const f32,
+    row_stride: usize,
+    zeros: *const f32,
+}
+
+// SAFETY: the input is only read, and outlives the source.
+unsafe impl Sync for IndirectRows<'_> {}
+
+// SAFETY: an address is that of a pixel inside the input view, whose channels of the group are readable, or of as many zeros.
+unsafe impl RowSource for IndirectRows<'_> {
+    fn rows(&self) -> usize {
+        self.problem.out_rows()
+    }
+
+    fn taps(&self) -> usize {
+        self.problem.taps()
+    }
+
+    fn tap_len(&self) -> usize {
+        self.problem.group_in()
+    }
+
+    fn fill(&self, start: usize, table: &mut RowTable<'_>) {
+        let [depth, height, width] = self.axes;
+        let mut pixel = Pixel::of_row(start, self.out_size);
+        for i in 0..table.count() {
+            table.set_output(i, start + i);
+            let mut tap = 0;
+            for kz in 0..depth.kernel {
+                let z = depth.input(pixel.z, kz);
+                for ky in 0..height.kernel {
+                    let y = height.input(pixel.y, ky);
+                    let line = z
+                        .zip(y)
+                        .map(|(z, y)| ((pixel.image * depth.size + z) * height.size + y) * width.size);
+                    for kx in 0..width.kernel {
+                        let address = match (line, width.input(pixel.x, kx)) {
+                            (Some(line), Some(x)) => self.input.wrapping_add((line + x) * self.row_stride),
+                            _ => self.zeros,
+                        };
+                        table.set(tap, i, address);
+                        tap += 1;
+                    }
+                }
+            }
+            pixel.advance(self.out_size);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Convolution by single pixels: a matrix product with nothing to prepare.
+//!
+//! With a kernel of one, stride one and no padding the image is the left operand as it lies in memory. Most of the
+//! arithmetic of ResNet-50 and nearly all of MobileNet's is this.
+
+use super::dense::{self, DenseCall, DenseWeights, Lowering};
+use super::{ConvAlgorithm, ConvProblem, PreparedConv};
+use crate::isa::Isa;
+use crate::matmul::{PlainRows, scratch_len};
+use crate::view::Rows;
+
+/// The algorithm.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pointwise;
+
+impl ConvAlgorithm for Pointwise {
+    fn name(&self) -> &'static str {
+        "pointwise"
+    }
+
+    fn accepts(&self, problem: &ConvProblem, _isa: Isa) -> Result<(), String> {
+        problem.validate()?;
+        if problem.kernel != [1; 3] || problem.stride != [1; 3] || problem.is_padded() {
+            return Err("pointwise needs a kernel of 1, stride 1 and no padding".to_owned());
+        }
+        Ok(())
+    }
+
+    fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
+        dense::product_cycles(problem, isa, threads)
+    }
+
+    fn prepare(
+        &self,
+        problem: &ConvProblem,
+        isa: Isa,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Box<dyn PreparedConv>, String> {
+        dense::prepare(*self, problem, isa, weights, bias)
+    }
+}
+
+impl Lowering for Pointwise {
+    fn workspace_len(self, problem: &ConvProblem, threads: usize, _weights: &DenseWeights) -> usize {
+        // The stride of the input is not known yet, so room is kept for copies of colliding rows.
+        PlainRows::most_scratch(problem.in_rows(), problem.group_in(), threads)
+    }
+
+    fn lower(self, mut call: DenseCall<'_>) {
+        let scratch = std::mem::take(&mut call.workspace);
+        let channels = call.problem.group_in();
+        for group in 0..call.problem.groups {
+            let rows: Rows<'_> = call.input.columns(group * channels, channels);
+            let source = PlainRows::new(rows, call.problem.group_out());
+            debug_assert!(scratch.len() >= scratch_len(&source, call.pool.threads()));
+            // SAFETY: row `r` of a plain source is output row `r`; `workspace_len` covers its scratch.
+            unsafe { call.multiply(group, &source, scratch) };
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! Every algorithm on every instruction set of this machine against the reference.
+
+use proptest::prelude::*;
+
+use super::reference::{Reference, convolve};
+use super::*;
+
+/// Numbers between -1 and 1 that look random, the same for the same seed.
+fn numbers(len: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..len).map(next).collect()
+}
+
+/// The activations in double precision, straight from their definitions.
+fn exact(activation: Activation, x: f64) -> f64 {
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    match activation {
+        Activation::None => x,
+        Activation::Relu => x.max(0.0),
+        Activation::Clip { min, max } => x.max(f64::from(min)).min(f64::from(max)),
+        Activation::LeakyRelu { alpha } => {
+            if x < 0.0 {
+                x * f64::from(alpha)
+            } else {
+                x
+            }
+        }
+        Activation::Elu { alpha } => {
+            if x < 0.0 {
+                x.exp_m1() * f64::from(alpha)
+            } else {
+                x
+            }
+        }
+        Activation::Sigmoid => sigmoid(x),
+        Activation::HardSigmoid { alpha, beta } => (f64::from(alpha) * x + f64::from(beta)).clamp(0.0, 1.0),
+        Activation::Silu => x * sigmoid(x),
+        Activation::HardSwish => x * (x / 6.0 + 0.5).clamp(0.0, 1.0),
+        Activation::Tanh => x.tanh(),
+        // Its own function is tested with the other functions; the logistic form is 2e-2 off, so a finer one is used.
+        Activation::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
+        Activation::Mish => x * x.exp().ln_1p().tanh(),
+        Activation::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
+    }
+}
+
+fn erf(x: f64) -> f64 {
+    if x.abs() > 5.0 {
+        return x.signum();
+    }
+    let mut term = x;
+    let mut sum = x;
+    for n in 1..200 {
+        term *= -x * x / f64::from(n);
+        sum += term / f64::from(2 * n + 1);
+    }
+    sum * 2.0 / std::f64::consts::PI.sqrt()
+}
+
+fn activation() -> impl Strategy<Value = Activation> {
+    prop_oneof![
+        Just(Activation::None),
+        Just(Activation::Relu),
+        Just(Activation::Clip { min: -0.5, max: 0.75 }),
+        Just(Activation::LeakyRelu { alpha: 0.1 }),
+        Just(Activation::Elu { alpha: 0.7 }),
+        Just(Activation::Sigmoid),
+        Just(Activation::HardSigmoid { alpha: 0.2, beta: 0.5 }),
+        Just(Activation::Silu),
+        Just(Activation::HardSwish),
+        Just(Activation::Tanh),
+        Just(Activation::Gelu),
+        Just(Activation::Mish),
+        Just(Activation::Softplus),
+    ]
+}
+
+/// Draws groups and channels: dense, depthwise, narrow groups, channel multipliers, wide groups.
+fn channels() -> impl Strategy<Value = (usize, usize, usize)> {
+    prop_oneof![
+        (1usize..40, 1usize..70).prop_map(|(i, o)| (1, i, o)),
+        (1usize..70).prop_map(|c| (c, c, c)),
+        (2usize..9, 1usize..9, 1usize..9).prop_map(|(g, i, o)| (g, g * i, g * o)),
+        (1usize..6, 1usize..4).prop_map(|(blocks, wide)| (4 * blocks, 16 * blocks, 4 * blocks * wide)),
+        (2usize..4, 16usize..40, 16usize..40).prop_map(|(g, i, o)| (g, g * i, g * o)),
+    ]
+}
+
+fn problem() -> impl Strategy<Value = ConvProblem> {
+    let axis = || (1usize..12, 1usize..5, 1usize..4, 1usize..3, 0usize..3, 0usize..3);
+    let thin = prop_oneof![4 => Just((1usize, 1usize, 1usize, 1usize, 0usize, 0usize)), 1 => axis()];
+    let pointwise = prop_oneof![3 => Just(false), 1 => Just(true)];
+    (0usize..4, channels(), thin, axis(), axis(), pointwise).prop_filter_map(
+        "the kernel must fit",
+        |(batch, (groups, in_channels, out_channels), d, h, w, pointwise)| {
+            let axes = [d, h, w];
+            let mut problem = ConvProblem {
+                batch,
+                in_channels,
+                out_channels,
+                groups,
+                in_size: axes.map(|a| a.0),
+                kernel: axes.map(|a| a.1),
+                stride: axes.map(|a| a.2),
+                dilation: axes.map(|a| a.3),
+                pads_begin: axes.map(|a| a.4),
+                pads_end: axes.map(|a| a.5),
+            };
+            if pointwise {
+                (problem.kernel, problem.stride) = ([1; 3], [1; 3]);
+                (problem.pads_begin, problem.pads_end) = ([0; 3], [0; 3]);
+            }
+            (problem.validate().is_ok() && problem.macs() < 3_000_000).then_some(problem)
+        },
+    )
+}
+
+/// How a test case runs besides its problem.
+#[derive(Clone, Copy, Debug)]
+struct Setting {
+    seed: u64,
+    input_gap: usize,
+    output_gap: usize,
+    bias: bool,
+    residual: bool,
+    activation: Activation,
+}
+
+fn setting() -> impl Strategy<Value = Setting> {
+    (any::<u64>(), 0usize..3, 0usize..3, any::<bool>(), any::<bool>(), activation()).prop_map(
+        |(seed, input_gap, output_gap, bias, residual, activation)| Setting {
+            seed,
+            input_gap,
+            output_gap,
+            bias,
+            residual,
+            activation,
+        },
+    )
+}
+
+/// Spreads dense rows to a stride, the gaps filled with a mark.
+fn spread(dense: &[f32], channels: usize, stride: usize) -> Vec<f32> {
+    dense.chunks(channels).flat_map(|row| row.iter().copied().chain(vec![7.5; stride - channels])).collect()
+}
+
+/// A case with its data, whatever computes it.
+struct Case {
+    setting: Setting,
+    channels: usize,
+    rows: usize,
+    input: Vec<f32>,
+    bias: Option<Vec<f32>>,
+    residual: Option<Vec<f32>>,
+    reference: Reference,
+    /// Products in a sum.
+    depth: usize,
+}
+
+impl Case {
+    /// Runs `compute` and checks every element and that the gaps are untouched; returns the whole output.
+    fn check(
+        &self,
+        what: &str,
+        compute: impl FnOnce(Option<Rows<'_>>, RowsMut<'_>),
+    ) -> Result<Vec<f32>, TestCaseError> {
+        let stride = self.channels + self.setting.output_gap;
+        let mut out = vec![7.5; self.rows * stride];
+        let residual = self.residual.as_ref().map(|r| Rows::dense(r, self.rows, self.channels).unwrap());
+        compute(residual, RowsMut::new(&mut out, self.rows, self.channels, stride).unwrap());
+        for (i, &got) in out.iter().enumerate() {
+            let (row, channel) = (i / stride, i % stride);
+            if channel >= self.channels {
+                prop_assert_eq!(got, 7.5, "{} wrote between rows", what);
+                continue;
+            }
+            let at = row * self.channels + channel;
+            let extra = self.residual.as_ref().map_or(0.0, |r| f64::from(r[at]));
+            let want = exact(self.setting.activation, self.reference.sums[at] + extra);
+            let magnitude = self.reference.magnitudes[at] + extra.abs() + want.abs();
+            // Higham's bound for the sum, with room for the activation (slope at most 1.1, 5e-7 of its own).
+            let bound = (self.depth as f64 + 8.0) * magnitude * 1.3 * f64::from(f32::EPSILON) / 2.0 + 1e-6;
+            let error = (f64::from(got) - want).abs();
+            prop_assert!(
+                error <= bound,
+                "{what}: row {row} channel {channel}: {got} != {want} (bound {bound:e})"
+            );
+        }
+        Ok(out)
+    }
+}
+
+fn case(problem: &ConvProblem, setting: Setting) -> (Case, Vec<f32>) {
+    let dense = numbers(problem.in_rows() * problem.in_channels, setting.seed);
+    let weights = numbers(problem.weights_len(), setting.seed ^ 1);
+    let bias = setting.bias.then(|| numbers(problem.out_channels, setting.seed ^ 2));
+    let residual =
+        setting.residual.then(|| numbers(problem.out_rows() * problem.out_channels, setting.seed ^ 3));
+    let reference = convolve(problem, &dense, &weights, bias.as_deref()).unwrap();
+    let case = Case {
+        setting,
+        channels: problem.out_channels,
+        rows: problem.out_rows(),
+        input: spread(&dense, problem.in_channels, problem.in_channels + setting.input_gap),
+        bias,
+        residual,
+        reference,
+        depth: problem.taps() * problem.group_in(),
+    };
+    (case, weights)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn algorithms_agree_with_the_reference(problem in problem(), setting in setting()) {
+        let (case, weights) = case(&problem, setting);
+        for isa in Isa::available() {
+            for algorithm in algorithms() {
+                if algorithm.accepts(&problem, isa).is_err() {
+                    continue;
+                }
+                let what = format!("{} on {isa}", algorithm.name());
+                prop_assert!(algorithm.cost(&problem, isa, 2) > 0.0);
+                let prepared = algorithm.prepare(&problem, isa, &weights, case.bias.as_deref()).unwrap();
+                let mut results = Vec::new();
+                for threads in [1, 3] {
+                    let pool = ThreadPool::new(threads);
+                    let mut workspace = vec![f32::NAN; prepared.workspace_len(&problem, threads)];
+                    let stride = problem.in_channels + setting.input_gap;
+                    let input = Rows::new(&case.input, problem.in_rows(), problem.in_channels, stride).unwrap();
+                    results.push(case.check(&what, |residual, out| {
+                        prepared.run(&problem, &pool, input, residual, setting.activation, out, &mut workspace).unwrap();
+                    })?);
+                }
+                let bits = |v: &Vec<f32>| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                prop_assert_eq!(bits(&results[0]), bits(&results[1]), "{} depends on the threads", what);
+            }
+        }
+    }
+
+    #[test]
+    fn transposed_agrees_with_scattering(
+        problem in problem(),
+        setting in setting(),
+        padding in [0usize..2, 0usize..2, 0usize..2],
+    ) {
+        let problem = TransposedProblem { shape: problem, output_padding: padding };
+        prop_assume!(problem.validate().is_ok() && problem.macs() < 3_000_000);
+        let (case, weights) = transposed_case(&problem, setting);
+        for isa in Isa::available() {
+            let prepared = PreparedTransposed::new(&problem, isa, &weights, case.bias.as_deref()).unwrap();
+            let shape = &problem.shape;
+            let stride = shape.in_channels + setting.input_gap;
+            let input = Rows::new(&case.input, shape.in_rows(), shape.in_channels, stride).unwrap();
+            let pool = ThreadPool::new(2);
+            case.check(&format!("transposed on {isa}"), |residual, out| {
+                prepared.run(&problem, &pool, input, residual, setting.activation, out).unwrap();
+            })?;
+        }
+    }
+}
+
+/// A case of a transposed convolution, computed by its definition: every input adds to the outputs it touches.
+fn transposed_case(problem: &TransposedProblem, setting: Setting) -> (Case, Vec<f32>) {
+    let shape = &problem.shape;
+    let out = problem.out_size().unwrap();
+    let dense = numbers(shape.in_rows() * shape.in_channels, setting.seed);
+    let weights = numbers(shape.weights_len(), setting.seed ^ 1);
+    let rows = problem.out_rows();
+    let bias = setting.bias.then(|| numbers(shape.out_channels, setting.seed ^ 2));
+    let residual = setting.residual.then(|| numbers(rows * shape.out_channels, setting.seed ^ 3));
+    let start: Vec<f64> = match &bias {
+        Some(bias) => (0..rows).flat_map(|_| bias.iter().map(|&b| f64::from(b))).collect(),
+        None => vec![0.0; rows * shape.out_channels],
+    };
+    let mut reference = Reference { magnitudes: start.iter().map(|b| b.abs()).collect(), sums: start };
+    let (group_in, group_out, size, kernel) =
+        (shape.group_in(), shape.group_out(), shape.in_size, shape.kernel);
+    for row in 0..shape.in_rows() {
+        let at = [row / size[2] / size[1] % size[0], row / size[2] % size[1], row % size[2]];
+        let image = row / (size[0] * size[1] * size[2]);
+        for tap in 0..shape.taps() {
+            let k = [tap / kernel[2] / kernel[1], tap / kernel[2] % kernel[1], tap % kernel[2]];
+            let place = |axis: usize| {
+                let full = at[axis] * shape.stride[axis] + k[axis] * shape.dilation[axis];
+                full.checked_sub(shape.pads_begin[axis]).filter(|&o| o < out[axis])
+            };
+            let (Some(z), Some(y), Some(x)) = (place(0), place(1), place(2)) else { continue };
+            let out_row = ((image * out[0] + z) * out[1] + y) * out[2] + x;
+            for c in 0..shape.in_channels {
+                for n in 0..group_out {
+                    let o = c / group_in * group_out + n;
+                    let product = f64::from(dense[row * shape.in_channels + c])
+                        * f64::from(weights[(c * group_out + n) * shape.taps() + tap]);
+                    reference.sums[out_row * shape.out_channels + o] += product;
+                    reference.magnitudes[out_row * shape.out_channels + o] += product.abs();
+                }
+            }
+        }
+    }
+    let case = Case {
+        setting,
+        channels: shape.out_channels,
+        rows,
+        input: spread(&dense, shape.in_channels, shape.in_channels + setting.input_gap),
+        bias,
+        residual,
+        reference,
+        depth: shape.taps() * group_in,
+    };
+    (case, weights)
+}
+
+#[test]
+fn prepared_weights_serve_other_sizes_but_not_other_shapes() {
+    let problem = ConvProblem::new_2d(1, 5, 7, [6, 6], [3, 3]);
+    let weights = numbers(problem.weights_len(), 1);
+    let prepared = indirect::Indirect.prepare(&problem, Isa::current(), &weights, None).unwrap();
+    let larger = ConvProblem { batch: 2, in_size: [1, 9, 8], ..problem.clone() };
+    let other = ConvProblem { in_channels: 6, ..problem };
+    let pool = ThreadPool::new(1);
+    let run = |problem: &ConvProblem| {
+        let input = numbers(problem.in_rows() * problem.in_channels, 2);
+        let mut output = vec![0.0; problem.out_rows() * problem.out_channels];
+        prepared.run(
+            problem,
+            &pool,
+            Rows::dense(&input, problem.in_rows(), problem.in_channels).unwrap(),
+            None,
+            Activation::None,
+            RowsMut::dense(&mut output, problem.out_rows(), problem.out_channels).unwrap(),
+            &mut [],
+        )
+    };
+    assert!(run(&larger).is_ok());
+    assert!(run(&other).is_err());
+}
+
+#[test]
+fn wrong_lengths_are_errors() {
+    let problem = ConvProblem::new_2d(1, 4, 4, [6, 6], [3, 3]);
+    for algorithm in algorithms() {
+        let isa = Isa::current();
+        if algorithm.accepts(&problem, isa).is_ok() {
+            assert!(algorithm.prepare(&problem, isa, &[0.0; 5], None).is_err());
+            assert!(algorithm.prepare(&problem, isa, &[0.0; 144], Some(&[0.0; 3])).is_err());
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Products against sums in double precision, on every instruction set of this machine.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn numbers(len: usize, seed: usize) -> Vec<f32> {
+    (0..len).map(|i| ((i * 7919 + seed * 104_729) % 1021) as f32 / 510.0 - 1.0).collect()
+}
+
+/// Checks `out` (dense M×N) against the sums of `a` (rows) and `b` (element `(k, n)` by a function).
+fn check(
+    what: &str,
+    a: Rows<'_>,
+    b: impl Fn(usize, usize) -> f32,
+    columns: usize,
+    start: &[f32],
+    out: &[f32],
+) {
+    for row in 0..a.rows() {
+        for column in 0..columns {
+            let at = row * columns + column;
+            let mut sum = f64::from(start[at]);
+            let mut magnitude = sum.abs();
+            for (k, &x) in a.row(row).iter().enumerate() {
+                let product = f64::from(x) * f64::from(b(k, column));
+                sum += product;
+                magnitude += product.abs();
+            }
+            // Any order of summation keeps to this (Higham 2002, §3.1).
+            let bound = (a.channels() + 3) as f64 * magnitude * f64::from(f32::EPSILON) / 2.0 + 1e-7;
+            let error = (f64::from(out[at]) - sum).abs();
+            assert!(error <= bound, "{what}: ({row}, {column}): {} != {sum}", out[at]);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn products_agree_with_plain_sums(
+        rows in 0usize..70,
+        depth in prop_oneof![0usize..70, Just(1024), Just(513)],
+        columns in 1usize..90,
+        gap in 0usize..3,
+        transposed in any::<bool>(),
+        with_bias in any::<bool>(),
+        with_residual in any::<bool>(),
+    ) {
+        let a = numbers(rows * (depth + gap), 1);
+        let a = Rows::new(&a, rows, depth, depth + gap).unwrap();
+        let b = numbers(depth * columns, 2);
+        let (row_step, column_step) = if transposed { (1, depth) } else { (columns, 1) };
+        let bias = with_bias.then(|| numbers(columns, 3));
+        let residual = with_residual.then(|| numbers(rows * columns, 4));
+        let start: Vec<f32> = (0..rows * columns)
+            .map(|i| bias.as_ref().map_or(0.0, |b| b[i % columns]) + residual.as_ref().map_or(0.0, |r| r[i]))
+            .collect();
+        for isa in Isa::available() {
+            let packed = PackedMatrix::from_strided(isa, &b, depth, columns, row_step, column_step).unwrap();
+            let mut results = Vec::new();
+            for threads in [1, 3] {
+                let mut out = vec![f32::NAN; rows * columns];
+                matmul(
+                    &ThreadPool::new(threads),
+                    a,
+                    &packed,
+                    bias.as_deref(),
+                    residual.as_ref().map(|r| Rows::dense(r, rows, columns).unwrap()),
+                    Activation::None,
+                    RowsMut::dense(&mut out, rows, columns).unwrap(),
+                )
+                .unwrap();
+                check(isa.name(), a, |k, n| b[k * row_step + n * column_step], columns, &start, &out);
+                results.push(out.into_iter().map(f32::to_bits).collect::<Vec<_>>());
+            }
+            prop_assert_eq!(&results[0], &results[1]);
+            let mut out = vec![f32::NAN; rows * columns];
+            let view = RowsMut::dense(&mut out, rows, columns).unwrap();
+            matmul_dynamic(isa, &ThreadPool::new(2), a, &b, columns, row_step, column_step, view).unwrap();
+            check("dynamic", a, |k, n| b[k * row_step + n * column_step], columns, &vec![0.0; rows * columns], &out);
+        }
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_errors() {
+    let isa = Isa::current();
+    assert!(PackedMatrix::from_strided(isa, &[0.0; 11], 3, 4, 4, 1).is_err());
+    assert!(PackedMatrix::from_strided(isa, &[0.0; 11], 3, 4, usize::MAX, 1).is_err());
+    let b = PackedMatrix::from_strided(isa, &[0.0; 12], 3, 4, 4, 1).unwrap();
+    let a = [0.0; 16];
+    let pool = ThreadPool::new(1);
+    let run = |depth: usize, rows: usize, columns: usize, bias: Option<&[f32]>| {
+        let mut out = [0.0; 64];
+        let a = Rows::dense(&a, 2, depth).unwrap();
+        matmul(&pool, a, &b, bias, None, Activation::None, RowsMut::dense(&mut out, rows, columns).unwrap())
+    };
+    assert!(run(3, 2, 4, None).is_ok());
+    assert!(run(4, 2, 4, None).is_err());
+    assert!(run(3, 3, 4, None).is_err());
+    assert!(run(3, 2, 3, None).is_err());
+    assert!(run(3, 2, 4, Some(&[0.0; 3])).is_err());
+}
+
+#[test]
+fn nan_and_infinity_pass_through() {
+    let a = [f32::NAN, 1.0, f32::INFINITY, 1.0];
+    for isa in Isa::available() {
+        let b = PackedMatrix::from_strided(isa, &[1.0, 1.0], 2, 1, 1, 1).unwrap();
+        let mut out = [0.0; 2];
+        let (rows, view) = (Rows::dense(&a, 2, 2).unwrap(), RowsMut::dense(&mut out, 2, 1).unwrap());
+        matmul(&ThreadPool::new(1), rows, &b, None, None, Activation::Relu, view).unwrap();
+        assert!(out[0].is_nan() && out[1] == f32::INFINITY, "{isa}: {out:?}");
+    }
+}
