@@ -85,10 +85,6 @@ unsafe fn turn_block<S: Simd, T: Copy>(
     const TILE: usize = 8;
     // SAFETY: all indices stay below `rows` and `columns`; tiles at the end overlap their neighbours and write the same again.
     unsafe {
-        let tile_at = |row: usize, column: usize| {
-            let from = from.offset(column as isize * from_stride).add(row);
-            (from, to.offset(row as isize * to_stride).add(column))
-        };
         if rows < TILE || columns < TILE {
             macro_rules! narrow {
                 ($($width:literal)*) => {
@@ -102,9 +98,15 @@ unsafe fn turn_block<S: Simd, T: Copy>(
             narrow!(1 2 3 4 5 6 7);
             return;
         }
-        for row in (0..rows).step_by(TILE).map(|row| row.min(rows - TILE)) {
-            for column in (0..columns).step_by(TILE).map(|column| column.min(columns - TILE)) {
-                let (from, to) = tile_at(row, column);
+        // Lines that lie a power of two apart share few places in a cache: the side where they do is walked along its lines, so that
+        // each is done with at once.
+        let along_input = from_stride.trailing_zeros() > to_stride.trailing_zeros();
+        let (outer, inner) = if along_input { (columns, rows) } else { (rows, columns) };
+        for outer_at in (0..outer).step_by(TILE).map(|at| at.min(outer - TILE)) {
+            for inner_at in (0..inner).step_by(TILE).map(|at| at.min(inner - TILE)) {
+                let (row, column) = if along_input { (inner_at, outer_at) } else { (outer_at, inner_at) };
+                let from = from.offset(column as isize * from_stride).add(row);
+                let to = to.offset(row as isize * to_stride).add(column);
                 #[cfg(target_arch = "x86_64")]
                 if S::ISA >= Isa::Avx2 && size_of::<T>() == size_of::<f32>() {
                     turn_tile_avx2(from.cast(), from_stride, to.cast(), to_stride);
