@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use crate::elementwise::activate;
+use crate::elementwise::Span;
 use crate::epilogue::Activation;
 use crate::fold::{SquareSum, Sum, fold_row};
 use crate::isa::Isa;
@@ -67,6 +67,16 @@ struct AffineTask<'a> {
     output: (*mut f32, usize),
 }
 
+/// The first `n` lanes, or all where there are more numbers.
+///
+/// # Safety
+/// `min(n, LANES)` numbers must be readable at `p`.
+#[inline(always)]
+unsafe fn read<S: Simd>(s: S, p: *const f32, n: usize) -> S::F32 {
+    // SAFETY: promised by the caller.
+    unsafe { if n >= S::LANES { s.load(p) } else { s.load_partial(p, n) } }
+}
+
 impl SimdOp for AffineTask<'_> {
     type Output = ();
 
@@ -86,14 +96,12 @@ impl SimdOp for AffineTask<'_> {
                 let mut i = 0;
                 while i < channels {
                     let n = channels - i;
-                    let read = |p: *const f32| {
-                        if n >= S::LANES { s.load(p.add(i)) } else { s.load_partial(p.add(i), n) }
-                    };
-                    let mut x = read(from);
+                    let mut x = read(s, from.add(i), n);
                     if let Some(center) = center {
-                        x = s.sub(x, read(center.as_ptr().add(set)));
+                        x = s.sub(x, read(s, center.as_ptr().add(set + i), n));
                     }
-                    let y = s.mul_add(x, read(scale.as_ptr().add(set)), read(shift.as_ptr().add(set)));
+                    let scale = read(s, scale.as_ptr().add(set + i), n);
+                    let y = s.mul_add(x, scale, read(s, shift.as_ptr().add(set + i), n));
                     let y = s.min(high, s.max(low, y));
                     if n >= S::LANES {
                         s.store(to.add(i), y)
@@ -103,7 +111,7 @@ impl SimdOp for AffineTask<'_> {
                     i += S::LANES;
                 }
                 if activation.limits().is_none() {
-                    activate(activation, s, to, to, channels);
+                    Span::row(to, to, channels).activate(s, activation);
                 }
             }
         }

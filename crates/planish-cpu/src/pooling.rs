@@ -123,10 +123,10 @@ impl SimdOp for PoolTask<'_> {
         match self.kind {
             Pooling::Max => self.lines::<S, Largest>(s, |x, _, _| x),
             Pooling::Average { count_include_pad: false } => {
-                self.lines::<S, Sum>(s, |x, inside, _| s.div(x, s.splat(inside.max(1) as f32)));
+                self.lines::<S, Sum>(s, |x, inside, _| s.mul(x, s.splat(1.0 / inside.max(1) as f32)));
             }
             Pooling::Average { count_include_pad: true } => {
-                self.lines::<S, Sum>(s, |x, _, padded| s.div(x, s.splat(padded.max(1) as f32)));
+                self.lines::<S, Sum>(s, |x, _, padded| s.mul(x, s.splat(1.0 / padded.max(1) as f32)));
             }
             Pooling::L1 => self.lines::<S, AbsoluteSum>(s, |x, _, _| x),
             Pooling::L2 => self.lines::<S, SquareSum>(s, |x, _, _| s.sqrt(x)),
