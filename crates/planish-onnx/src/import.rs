@@ -270,7 +270,8 @@ impl<'a, 'p, 'c> Importer<'a, 'p, 'c> {
                 invalid!("the reader of the operator adds input {index}, which it does not have");
             }
             inputs.resize(inputs.len().max(index + 1), None);
-            inputs[index] = Some(self.scopes.building().add_constant(&format!("{name}.input{index}"), tensor));
+            inputs[index] =
+                Some(self.scopes.building().add_constant(&format!("{name}.input{index}"), tensor));
         }
         if captured.is_empty() {
             trim(&mut inputs);
@@ -349,7 +350,11 @@ impl<'a, 'p, 'c> Importer<'a, 'p, 'c> {
             return Err(Error::limit(format!("more than {MOST_NESTED_CALLS} functions call each other")));
         }
         if node.inputs.len() > function.inputs.len() || node.outputs.len() > function.outputs.len() {
-            invalid!("the function takes {} inputs and makes {}", function.inputs.len(), function.outputs.len());
+            invalid!(
+                "the function takes {} inputs and makes {}",
+                function.inputs.len(),
+                function.outputs.len()
+            );
         }
         let mut names = HashMap::new();
         for (index, &formal) in function.inputs.iter().enumerate() {

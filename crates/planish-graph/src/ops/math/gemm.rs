@@ -99,10 +99,10 @@ impl Operator for Gemm {
             return Ok(vec![Fact::unknown(a.dtype)]);
         };
         let [m, _, n] = self.extents(x, y)?;
-        if let Some(bias) = c.and_then(|c| c.shape()) {
-            if index::broadcast(&[&[m, n], bias]).ok().as_deref() != Some(&[m, n]) {
-                invalid!("input C of shape {bias:?} does not broadcast to the product's shape [{m}, {n}]");
-            }
+        if let Some(bias) = c.and_then(|c| c.shape())
+            && index::broadcast(&[&[m, n], bias]).ok().as_deref() != Some(&[m, n])
+        {
+            invalid!("input C of shape {bias:?} does not broadcast to the product's shape [{m}, {n}]");
         }
         Ok(vec![Fact::new(a.dtype, &[m, n])])
     }

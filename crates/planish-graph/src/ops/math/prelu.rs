@@ -30,10 +30,10 @@ impl Operator for PRelu {
         let x = typed_fact(inputs, 0, "the input", WIDE)?;
         let slope = typed_fact(inputs, 1, "the slope", WIDE)?;
         expect_same_type(x, slope)?;
-        if let (Some(shape), Some(own)) = (x.shape(), slope.shape()) {
-            if index::broadcast(&[shape, own]).ok().as_deref() != Some(shape) {
-                invalid!("the slope of shape {own:?} does not broadcast to the input's shape {shape:?}");
-            }
+        if let (Some(shape), Some(own)) = (x.shape(), slope.shape())
+            && index::broadcast(&[shape, own]).ok().as_deref() != Some(shape)
+        {
+            invalid!("the slope of shape {own:?} does not broadcast to the input's shape {shape:?}");
         }
         Ok(vec![shaped_like(x.dtype, x)])
     }
