@@ -5,6 +5,7 @@
 
 use crate::attribute;
 use crate::lower;
+use crate::opset;
 use crate::tensor;
 use crate::wire::Message;
 use crate::write::WriteOptions;
@@ -12,9 +13,7 @@ use planish_graph::attributes::SubGraph;
 use planish_graph::error::Context;
 use planish_graph::infer::infer;
 use planish_graph::ops::WRITTEN_OPSET;
-use planish_graph::{
-    Attribute, DType, Dim, Fact, Graph, Node, Result, Tensor, Value, ValueId, invalid,
-};
+use planish_graph::{Attribute, DType, Dim, Fact, Graph, Node, Result, Tensor, Value, ValueId, invalid};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
 
@@ -34,9 +33,13 @@ pub(crate) fn model(
     weights: Option<&mut WeightsFile>,
 ) -> Result<Message> {
     graph.validate()?;
-    let lowered = if options.portable { lower::to_standard(graph)? } else { None };
-    let graph = lowered.as_ref().unwrap_or(graph);
-    let mut exporter = Exporter { weights, names: Names::default(), own_operators: false };
+    let mut exporter = Exporter {
+        weights,
+        portable: options.portable,
+        names: Names::default(),
+        opset: WRITTEN_OPSET,
+        own_operators: false,
+    };
     let body = exporter.graph(graph, &BTreeMap::new(), 0)?;
     let mut message = Message::new();
     message.int(1, IR_VERSION);
@@ -44,9 +47,9 @@ pub(crate) fn model(
     message.text(3, env!("CARGO_PKG_VERSION"));
     message.text(6, &graph.doc);
     message.message(7, body);
-    message.message(8, opset("", WRITTEN_OPSET));
+    message.message(8, import("", exporter.opset));
     if exporter.own_operators {
-        message.message(8, opset("planish", OWN_OPSET));
+        message.message(8, import("planish", OWN_OPSET));
     }
     for (key, value) in &graph.metadata {
         message.message(14, entry(key, value));
@@ -54,7 +57,7 @@ pub(crate) fn model(
     Ok(message)
 }
 
-fn opset(domain: &str, version: i64) -> Message {
+fn import(domain: &str, version: i64) -> Message {
     let mut message = Message::new();
     message.text(1, domain);
     message.int(2, version);
@@ -133,13 +136,22 @@ impl Names {
 
 struct Exporter<'w> {
     weights: Option<&'w mut WeightsFile>,
+    portable: bool,
     names: Names,
+    opset: i64,
     own_operators: bool,
 }
 
 impl Exporter<'_> {
     /// `GraphProto` of `graph`, whose values in `captured` stand for values of those names around it.
-    fn graph(&mut self, graph: &Graph, captured: &BTreeMap<ValueId, String>, depth: usize) -> Result<Message> {
+    fn graph(
+        &mut self,
+        graph: &Graph,
+        captured: &BTreeMap<ValueId, String>,
+        depth: usize,
+    ) -> Result<Message> {
+        let lowered = if self.portable { lower::to_standard(graph)? } else { None };
+        let graph = lowered.as_ref().unwrap_or(graph);
         let mut own = Vec::new();
         let mut known = Vec::new();
         let names: Vec<String> = (0..graph.values.len())
@@ -184,7 +196,8 @@ impl Exporter<'_> {
         let output_types = if depth == 0 { output_types(graph)? } else { vec![None; graph.outputs.len()] };
         for (id, dtype) in graph.outputs.iter().zip(output_types) {
             let value = graph.value(*id);
-            let typed = Value { dtype: value.dtype.or(dtype), shape: value.shape.clone(), ..Value::default() };
+            let typed =
+                Value { dtype: value.dtype.or(dtype), shape: value.shape.clone(), ..Value::default() };
             message.message(12, value_info(&typed, &names[id.0 as usize]));
         }
         let listed: HashSet<ValueId> = graph.inputs.iter().chain(&graph.outputs).copied().collect();
@@ -232,7 +245,9 @@ impl Exporter<'_> {
         for (key, value) in &attributes.0 {
             message.message(5, attribute::message(key, value, graphs.remove(key.as_str())));
         }
-        if !node.op.domain().is_empty() {
+        if node.op.domain().is_empty() {
+            self.opset = self.opset.max(opset::needed(node.op.name(), &attributes));
+        } else {
             self.own_operators = true;
             message.text(7, node.op.domain());
         }
