@@ -94,6 +94,7 @@ def main():
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--seed", type=int, default=20)
     ap.add_argument("--bf16", action="store_true", help="autocast the forward and backward pass to bfloat16")
+    ap.add_argument("--resume", metavar="FILE.pt", help="start from this checkpoint and anneal from --lr to 0, linearly")
     ap.add_argument("--steps", type=int, default=0, help="stop after so many steps and print their speed")
     ap.add_argument("--out", default="models/resnet20-cifar10.onnx")
     a = ap.parse_args()
@@ -114,6 +115,11 @@ def main():
     steps = len(x) // a.batch
     total = steps * a.epochs
     sched = torch.optim.lr_scheduler.OneCycleLR(opt, a.lr, total_steps=total, pct_start=0.2, div_factor=10, final_div_factor=1000)
+    if a.resume:
+        saved = torch.load(a.resume)
+        net.load_state_dict(saved["net"])
+        ema.load_state_dict(saved["ema"])
+        sched = torch.optim.lr_scheduler.LinearLR(opt, 1.0, 0.001, total_iters=total)
     start, done = time.time(), 0
     first_flip = torch.rand(len(x)) < 0.5
     for epoch in range(a.epochs):
@@ -132,7 +138,7 @@ def main():
             loss_sum += loss.item()
             done += 1
             if done % 5 == 0:
-                keep = min(0.99, done / (done + 50)) ** 1
+                keep = min(0.99, done / (done + 50))
                 with torch.no_grad():
                     for e, p in zip(ema.state_dict().values(), net.state_dict().values()):
                         if e.dtype.is_floating_point:

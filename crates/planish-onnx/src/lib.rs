@@ -13,6 +13,7 @@ mod attribute;
 mod export;
 mod external;
 mod import;
+mod legacy;
 mod lower;
 mod opset;
 mod proto;
