@@ -3,7 +3,7 @@
 //! All filters but nearest widen with the reduction, so that shrinking does not alias. As in Pillow, the picture is
 //! resized along rows and along columns in two passes, with 8-bit levels between and weights of 22 fractional bits;
 //! a pass that would not change the extent is left out. The order of the passes is that of Pillow 13 (found by trying:
-//! see [`columns_first`]); older versions always began with the rows, which changes a few pixels by one level. Nearest
+//! see `columns_first`); older versions always began with the rows, which changes a few pixels by one level. Nearest
 //! takes the pixel under the centre of the new one.
 
 use super::Picture;
