@@ -22,6 +22,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 import torchvision
 from torchvision.models import detection, segmentation
+from torchvision.ops import boxes
 
 from networks import Detector, UNet
 
@@ -124,6 +125,11 @@ def make_healthy(model, name, size, generator):
                 module.reset_running_stats()
         for _ in range(2):
             body(picture_noise(4, min(size, 256), generator))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # A handful of pictures says little of the variance of globally pooled features; where it came out tiny,
+            # dividing by it would blow rounding errors up.
+            module.running_var.clamp_(min=0.1)
     model.eval()
 
 
@@ -156,6 +162,8 @@ def export_dynamo(model, example, path, name, free):
         else:
             spatial[axis] = torch.export.Dim.AUTO
     choices = {"all": [{0: batch, **spatial}, {0: batch}, {}], "batch": [{0: batch}, {}], "none": [{}]}[free]
+    # Which way of suppressing boxes is taken depends on their number, which this exporter cannot follow: take one.
+    boxes.batched_nms = boxes._batched_nms_coordinate_trick
     example = torch.cat([example, example]) if free != "none" else example  # a batch of one would be specialised
     for position, axes in enumerate(choices):
         try:

@@ -24,7 +24,7 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Re
     std::fs::rename(&beside.0, &target).map_err(|e| Error::io(path, &e))
 }
 
-/// Makes the file at `path` hold `content`; see [`write`].
+/// Makes the file at `path` hold `content`; see [`write()`].
 pub fn write_bytes(path: &Path, content: &[u8]) -> Result<()> {
     write(path, |writer| writer.write_all(content).map_err(|e| Error::io(path, &e)))
 }

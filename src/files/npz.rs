@@ -38,7 +38,7 @@ pub fn read_from(reader: impl Read + Seek, cap: u64) -> Result<Vec<(String, Tens
     let mut total = 0u64;
     for index in 0..archive.len() {
         let place = || format!("member {index}");
-        let member = archive.by_index(index).map_err(|e| Error::invalid(e.to_string())).context(place)?;
+        let mut member = archive.by_index(index).map_err(|e| Error::invalid(e.to_string())).context(place)?;
         let full_name = member.name().map_err(|e| Error::invalid(e.to_string())).context(place)?.into_owned();
         let Some(name) = full_name.strip_suffix(".npy").map(str::to_string) else {
             invalid!("member {full_name:?} is not a .npy file");
@@ -54,12 +54,14 @@ pub fn read_from(reader: impl Read + Seek, cap: u64) -> Result<Vec<(String, Tens
         if !names.insert(name.clone()) {
             invalid!("two members are named {name:?}");
         }
-        let mut member = member.take(size);
-        let tensor = npy::read_from(&mut member, size).context(|| format!("member {name:?}"))?;
-        // Reading to the end makes the archive check the member's checksum.
-        std::io::copy(&mut member, &mut std::io::sink())
-            .map_err(|e| Error::invalid(e.to_string()))
-            .context(|| format!("member {name:?}"))?;
+        let tensor =
+            npy::read_from(&mut (&mut member).take(size), size).context(|| format!("member {name:?}"))?;
+        // Reading past the end makes the archive check the member's length and checksum.
+        match member.read(&mut [0]) {
+            Ok(0) => {}
+            Ok(_) => invalid!("member {name:?} is longer than the archive says"),
+            Err(e) => invalid!("member {name:?}: {e}"),
+        }
         tensors.push((name, tensor));
     }
     Ok(tensors)

@@ -121,13 +121,13 @@ impl Preprocessing {
         if !(1..=MAX_SIDE).contains(&height) || !(1..=MAX_SIDE).contains(&width) {
             invalid!("preprocessing to {height}×{width}; each side must be from 1 to {MAX_SIDE}");
         }
-        if let Some(side) = self.short_side {
-            if side > MAX_SIDE || side < height.max(width) {
-                invalid!(
-                    "preprocessing resizes the shorter side to {side} and then cuts out {height}×{width}; the side must \
-                     be at least as large, and at most {MAX_SIDE}"
-                );
-            }
+        if let Some(side) = self.short_side
+            && (side > MAX_SIDE || side < height.max(width))
+        {
+            invalid!(
+                "preprocessing resizes the shorter side to {side} and then cuts out {height}×{width}; the side must be \
+                 at least as large, and at most {MAX_SIDE}"
+            );
         }
         if !self.mean.iter().chain(&self.std).all(|x| x.is_finite()) || self.std.contains(&0.0) {
             invalid!(

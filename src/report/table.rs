@@ -131,10 +131,10 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let wanted = "layer         MACs  note\n\
-                      conv1        118 M  Winograd\n\
+        let wanted = "layer       MACs  note\n\
+                      conv1      118 M  Winograd\n\
                       a|b\u{fffd}[31m\u{fffd}      5\n\
-                      x                1  y\n";
+                      x              1  y\n";
         assert_eq!(example().to_string(), wanted);
         assert_eq!((example().len(), example().is_empty()), (3, false));
     }
