@@ -13,10 +13,12 @@
 //!    becomes constant.
 //! 3. `fold-constants`, then `common-subexpressions`: fewer and plainer nodes for all that follows.
 
+mod channel_shuffles;
 mod common;
 mod dead_code;
 mod fold_constants;
 mod known_contents;
+mod reshapes;
 mod rewrite;
 mod specialise;
 #[cfg(test)]
@@ -42,6 +44,8 @@ pub fn passes() -> &'static [&'static dyn Pass] {
         &known_contents::KnownContents,
         &fold_constants::FoldConstants,
         &common::CommonSubexpressions,
+        &reshapes::Reshapes,
+        &channel_shuffles::ChannelShuffles,
     ]
 }
 
