@@ -10,7 +10,7 @@ use super::Pass;
 use super::pattern::per_channel;
 use super::rewrite::Rewriter;
 use planish_graph::ops::math::binary::{Binary, BinaryFunction};
-use planish_graph::ops::math::matmul::Gemm;
+use planish_graph::ops::math::gemm::Gemm;
 use planish_graph::ops::nn::batch_normalization::BatchNormalization;
 use planish_graph::ops::nn::conv::Conv;
 use planish_graph::ops::nn::conv_transpose::ConvTranspose;

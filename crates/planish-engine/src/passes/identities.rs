@@ -7,6 +7,7 @@
 use super::Pass;
 use super::pattern::{plus_scalar, times_scalar};
 use super::rewrite::Rewriter;
+use planish_graph::ops::math::cast::Cast;
 use planish_graph::ops::math::clip::Clip;
 use planish_graph::ops::math::variadic::Variadic;
 use planish_graph::ops::movement::identity::Identity;
@@ -57,7 +58,7 @@ fn keeps_first_input(rewriter: &Rewriter, node: &Node, input: ValueId, output: V
             None => true,
             Some(training) => rewriter.constant(training).is_some_and(|t| t.bytes().iter().all(|&b| b == 0)),
         },
-        "Cast" => rewriter.dtype(input).is_some_and(|dtype| rewriter.dtype(output) == Some(dtype)),
+        "Cast" => node.op.as_op::<Cast>().is_some_and(|op| rewriter.dtype(input) == Some(op.to)),
         "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Expand" | "Tile" => same_shape(),
         "Slice" => {
             let forwards = match node.input(4) {

@@ -4,7 +4,8 @@ use super::Pass;
 use super::pattern::{inner, operands, per_channel};
 use super::rewrite::Rewriter;
 use planish_graph::ops::math::binary::BinaryFunction;
-use planish_graph::ops::math::matmul::{Gemm, MatMul};
+use planish_graph::ops::math::gemm::Gemm;
+use planish_graph::ops::math::matmul::MatMul;
 use planish_graph::{Graph, NodeId, Result, Tensor, ValueId};
 use std::sync::Arc;
 

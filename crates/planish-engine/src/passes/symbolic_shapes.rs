@@ -9,6 +9,7 @@
 use super::Pass;
 use super::rewrite::Rewriter;
 use planish_graph::ops::math::binary::{Binary, BinaryFunction};
+use planish_graph::ops::math::cast::Cast;
 use planish_graph::ops::movement::gather::Gather;
 use planish_graph::ops::movement::reshape::Reshape;
 use planish_graph::ops::movement::shape::Shape;
@@ -141,10 +142,10 @@ impl Lists {
                 List::Entries(entries) if entries.len() == 1 => Some(List::Scalar(entries[0])),
                 _ => None,
             },
-            "Cast" => self.get(rewriter, first).filter(|_| {
-                let to = node.output().and_then(|output| rewriter.dtype(output));
-                matches!(to, Some(DType::I64))
-            }),
+            "Cast" => {
+                node.op.as_op::<Cast>().filter(|op| op.to == DType::I64)?;
+                self.get(rewriter, first)
+            }
             _ => {
                 let op = node.op.as_op::<Binary>()?;
                 let (a, b) = (self.get(rewriter, first)?, self.get(rewriter, node.input(1)?)?);

@@ -8,10 +8,10 @@
 use super::checks::{expect_shape, float_input, product, same_type, split_shape};
 use super::window::{AutoPad, Window, WindowRule, read_extents, write_extents, write_window};
 use crate::attributes::Attributes;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::infer::Fact;
 use crate::invalid;
-use crate::limits::element_count;
+use crate::limits::{element_count, room};
 use crate::ops::{Arity, NodeReader, Operator, optional, required, required_fact};
 use crate::tensor::{DType, Tensor};
 use std::ops::{AddAssign, Mul};
@@ -196,7 +196,7 @@ pub(super) fn convolve<T: Summable>(problem: &ConvProblem, x: &[T], w: &[T]) -> 
     let image = element_count(&window.input)?;
     let taps = element_count(&window.kernel)?;
     let plane = element_count(&window.output)?;
-    let mut out = zeros::<T>(element_count(&problem.output_shape())?)?;
+    let mut out = zeros::<T>(&problem.output_shape())?;
     let channels = problem.in_channels / problem.group;
     let per_group = problem.out_channels / problem.group;
     if out.is_empty() || x.is_empty() || w.is_empty() {
@@ -245,12 +245,10 @@ fn convolve_plane<T: Summable>(window: &Window, images: &[T], weights: &[T], tar
     }
 }
 
-/// `count` zeros, or an error where the machine has no room for them.
-pub(super) fn zeros<T: Copy + Default>(count: usize) -> Result<Vec<T>> {
-    let mut out = Vec::new();
-    out.try_reserve_exact(count)
-        .map_err(|_| Error::limit(format!("cannot allocate room for {count} numbers on this machine")))?;
-    out.resize(count, T::default());
+/// Zeros for every element of `shape`, or an error where there is no room for them.
+pub(super) fn zeros<T: Copy + Default>(shape: &[usize]) -> Result<Vec<T>> {
+    let mut out = room(shape)?;
+    out.resize(element_count(shape)?, T::default());
     Ok(out)
 }
 

@@ -85,7 +85,7 @@ impl PoolWindow {
         let window = window.volumetric();
         let plane = element_count(&window.output)?;
         let image = element_count(&window.input)?;
-        let mut out = zeros::<R>(element_count(&output)?)?;
+        let mut out = zeros::<R>(&output)?;
         if !out.is_empty() {
             window.for_each(|flat, at, inside| {
                 for (index, elements) in elements.chunks_exact(image).enumerate() {
