@@ -236,3 +236,71 @@ fn same_extent(rewriter: &Rewriter, a: ValueId, b: ValueId, axis: usize) -> bool
     };
     a == b || symbol(a).is_some_and(|name| symbol(b) == Some(name))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passes::testing::{binary, check, input, list};
+    use planish_graph::ops::movement::concat::Concat;
+    use planish_graph::ops::movement::squeeze::Unsqueeze;
+
+    /// Reshapes "x" `[batch, 6, height]` to its extents at `picked` and then `rest`.
+    fn reshaping(picked: &[i64], rest: &[i64]) -> Graph {
+        let (mut g, x) = input(&[]);
+        let open = |name: &str| Dim::Symbol(name.to_string());
+        g.value_mut(x).shape = Some(vec![open("batch"), Dim::Fixed(6), open("height")]);
+        let shape = g.add_node("shape", Shape { start: 0, end: None }, &[x]);
+        let axis = list(&mut g, "axis", &[0]);
+        let mut parts = Vec::new();
+        for (i, &index) in picked.iter().enumerate() {
+            let at = g.add_constant(&format!("at{i}"), Tensor::scalar(index));
+            let extent = g.add_node(&format!("extent{i}"), Gather { axis: 0 }, &[shape, at]);
+            parts.push(g.add_node(&format!("part{i}"), Unsqueeze, &[extent, axis]));
+        }
+        parts.push(list(&mut g, "rest", rest));
+        let target = g.add_node("target", Concat { axis: 0 }, &parts);
+        let y = g.add_node("y", Reshape { allow_zero: false }, &[x, target]);
+        g.outputs.push(y);
+        g
+    }
+
+    #[test]
+    fn targets_that_follow_become_constant() {
+        for (picked, rest, target) in [
+            (&[0][..], &[-1][..], &[0, -1][..]),
+            (&[0, 1], &[-1], &[0, 6, -1]),
+            (&[2], &[12], &[-1, 12]),
+            (&[0, -1, 1], &[], &[0, -1, 6]),
+        ] {
+            let g = check(&SymbolicShapes, reshaping(picked, rest), &[("Reshape", 1)]);
+            assert_eq!(g.constant(g.nodes[0].inputs[1].unwrap()).unwrap().to_i64s().unwrap(), target);
+        }
+    }
+
+    #[test]
+    fn two_open_entries_stay() {
+        for (picked, rest) in [(&[2, 0][..], &[6][..]), (&[2], &[-1]), (&[0, 2], &[-1])] {
+            let g = reshaping(picked, rest);
+            let mut after = g.clone();
+            assert_eq!(SymbolicShapes.run(&mut after).unwrap(), 0, "{picked:?} {rest:?}");
+        }
+    }
+
+    #[test]
+    fn arithmetic_on_known_entries_is_followed() {
+        let (mut g, x) = input(&[]);
+        g.value_mut(x).shape = Some(vec![Dim::Unknown, Dim::Fixed(6)]);
+        let shape = g.add_node("shape", Shape { start: 0, end: None }, &[x]);
+        let one = g.add_constant("one", Tensor::scalar(1i64));
+        let channels = g.add_node("channels", Gather { axis: 0 }, &[shape, one]);
+        let two = g.add_constant("two", Tensor::scalar(2i64));
+        let half = binary(&mut g, "half", BinaryFunction::Div, channels, two);
+        let axis = list(&mut g, "axis", &[0]);
+        let half = g.add_node("halves", Unsqueeze, &[half, axis]);
+        let pair = list(&mut g, "pair", &[-1, 2]);
+        let target = g.add_node("target", Concat { axis: 0 }, &[pair, half]);
+        let y = g.add_node("y", Reshape { allow_zero: false }, &[x, target]);
+        g.outputs.push(y);
+        check(&SymbolicShapes, g, &[("Reshape", 1)]);
+    }
+}
