@@ -80,7 +80,7 @@ mod tests {
     use planish_graph::ops::math::binary::BinaryFunction::{Add, Mul};
     use planish_graph::ops::math::unary::UnaryFunction::Relu;
     use planish_graph::ops::movement::expand::Expand;
-    use planish_graph::ops::nn::quantize::DequantizeLinear;
+    use planish_graph::ops::nn::quantize::{DequantizeLinear, Granularity};
 
     #[test]
     fn constants_are_computed() {
@@ -109,12 +109,16 @@ mod tests {
         let (mut g, x) = input(&[1, 3]);
         let w = g.add_constant("w", Tensor::new(&[3], &[1i8, 2, 3]).unwrap());
         let scale = scalar(&mut g, "scale", 0.5);
-        let op = DequantizeLinear { axis: 1, block_size: 0 };
+        let op = DequantizeLinear { granularity: Granularity::default(), output_dtype: None };
         let float = g.add_node("float", op, &[w, scale]);
         let bounded = unary(&mut g, "bounded", Relu, float);
         let y = binary(&mut g, "y", Add, x, bounded);
         g.outputs.push(y);
         check(&FoldConstants, g.clone(), &[("DequantizeLinear", 1), ("Relu", 1), ("Add", 1)]);
-        check(&crate::passes::known_contents::KnownContents, g, &[("DequantizeLinear", 1), ("Relu", 1), ("Add", 1)]);
+        check(
+            &crate::passes::known_contents::KnownContents,
+            g,
+            &[("DequantizeLinear", 1), ("Relu", 1), ("Add", 1)],
+        );
     }
 }

@@ -78,7 +78,6 @@ fn keeps_first_input(rewriter: &Rewriter, node: &Node, input: ValueId, output: V
     }
 }
 
-
 /// Whether a forward slice begins at 0, ends where no axis reaches and leaves nothing out.
 fn takes_everything(rewriter: &Rewriter, node: &Node) -> bool {
     let all = |index, test: fn(i64) -> bool| {

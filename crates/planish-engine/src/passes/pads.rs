@@ -89,7 +89,8 @@ fn border(rewriter: &Rewriter, value: ValueId) -> Option<Border> {
         Some(constant) => *rewriter.constant(constant)?.to_f64s().first()?,
     };
     let given = rewriter.ints_input(node, 1)?;
-    let pads: Vec<usize> = given.into_iter().map(usize::try_from).collect::<std::result::Result<_, _>>().ok()?;
+    let pads: Vec<usize> =
+        given.into_iter().map(usize::try_from).collect::<std::result::Result<_, _>>().ok()?;
     let inside = node.input(0)?;
     let rank = match node.input(3) {
         None => pads.len() / 2,

@@ -77,7 +77,11 @@ impl Lists {
             return None;
         }
         let mut entries = tensor.to_i64s().ok()?.into_iter().map(Entry::Known);
-        Some(if tensor.rank() == 0 { List::Scalar(entries.next()?) } else { List::Entries(entries.collect()) })
+        Some(if tensor.rank() == 0 {
+            List::Scalar(entries.next()?)
+        } else {
+            List::Entries(entries.collect())
+        })
     }
     /// The entries of a list, one where it is a single number.
     fn entries(&self, rewriter: &Rewriter, value: ValueId) -> Option<Vec<Entry>> {
