@@ -19,7 +19,7 @@ mod channel_shuffles;
 mod common;
 mod dead_code;
 mod fold_constants;
-// mod global_pools;
+mod global_pools;
 mod identities;
 mod known_contents;
 mod matrix_bias;
@@ -56,7 +56,7 @@ pub fn passes() -> &'static [&'static dyn Pass] {
         &identities::Identities,
         &channel_shuffles::ChannelShuffles,
         &reshapes::Reshapes,
-        // &global_pools::GlobalPools,
+        &global_pools::GlobalPools,
         &pads::Pads,
         &activations::Activations,
         &matrix_bias::MatrixBias,

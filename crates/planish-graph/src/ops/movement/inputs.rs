@@ -82,15 +82,33 @@ impl<'a> Indices<'a> {
             _ => Indices::I64(tensor.as_slice()?),
         })
     }
+    /// How many there are.
+    pub(super) fn len(self) -> usize {
+        match self {
+            Indices::I32(v) => v.len(),
+            Indices::I64(v) => v.len(),
+        }
+    }
     /// The index at `place` on an axis of `extent`, counted from the end where negative; an error where it is outside.
     pub(super) fn get(self, place: usize, extent: usize) -> Result<usize> {
-        let index = match self {
-            Indices::I32(v) => i64::from(v[place]),
-            Indices::I64(v) => v[place],
-        };
+        let index = self.number(place);
         match position(index, extent) {
             Some(found) => Ok(found),
             None => invalid!("index {index} is outside an axis of extent {extent}"),
+        }
+    }
+    /// The number at `place` as a count of at most `extent` elements.
+    pub(super) fn count(self, place: usize, extent: usize) -> Result<usize> {
+        let count = self.number(place);
+        match usize::try_from(count) {
+            Ok(fits) if fits <= extent => Ok(fits),
+            _ => invalid!("length {count} does not fit an axis of extent {extent}"),
+        }
+    }
+    fn number(self, place: usize) -> i64 {
+        match self {
+            Indices::I32(v) => i64::from(v[place]),
+            Indices::I64(v) => v[place],
         }
     }
 }

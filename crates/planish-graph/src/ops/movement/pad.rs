@@ -153,6 +153,32 @@ impl Pad {
         layout::copy(&inside, data.dtype().size(), data.bytes(), &from, out.bytes_mut(), &to);
         Ok(out)
     }
+
+    /// `data` with `borders`, which make its shape `target`; `value` is what a constant border holds.
+    pub(super) fn padded(
+        &self,
+        data: &Tensor,
+        borders: &[Border],
+        target: &[usize],
+        value: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        if self.mode == PadMode::Constant {
+            return Pad::constant(data, borders, target, value);
+        }
+        let mut out = data.clone();
+        for (axis, border) in borders.iter().enumerate() {
+            if (border.before, border.after) == (0, 0) {
+                continue;
+            }
+            let [front, back] = border.cropped().map(|n| n as isize);
+            let inside = data.shape()[axis] as isize - front - back;
+            let added = border.before.max(0) as isize;
+            out = layout::select(&out, axis, target[axis], |i| {
+                (front + self.mode.source(i as isize - added, inside)) as usize
+            })?;
+        }
+        Ok(out)
+    }
 }
 
 impl Operator for Pad {
@@ -185,22 +211,7 @@ impl Operator for Pad {
         let facts: Vec<Option<Fact>> = inputs.iter().map(|t| t.map(Fact::constant)).collect();
         let Some(borders) = Pad::borders(&facts)? else { invalid!("the pads are not known") };
         let target = self.target(data.shape(), &borders)?;
-        if self.mode == PadMode::Constant {
-            return Ok(vec![Pad::constant(data, &borders, &target, optional(inputs, 2))?]);
-        }
-        let mut out = data.clone();
-        for (axis, border) in borders.iter().enumerate() {
-            if (border.before, border.after) == (0, 0) {
-                continue;
-            }
-            let [front, back] = border.cropped().map(|n| n as isize);
-            let inside = data.shape()[axis] as isize - front - back;
-            let added = border.before.max(0) as isize;
-            out = layout::select(&out, axis, target[axis], |i| {
-                (front + self.mode.source(i as isize - added, inside)) as usize
-            })?;
-        }
-        Ok(vec![out])
+        Ok(vec![self.padded(data, &borders, &target, optional(inputs, 2))?])
     }
     fn attributes(&self) -> Attributes {
         Attributes::new().with("mode", self.mode.name())
