@@ -12,9 +12,7 @@ use planish_graph::attributes::SubGraph;
 use planish_graph::error::Context;
 use planish_graph::infer::infer;
 use planish_graph::ops::WRITTEN_OPSET;
-use planish_graph::{
-    Attribute, DType, Dim, Fact, Graph, Node, Result, Tensor, Value, ValueId, invalid,
-};
+use planish_graph::{Attribute, DType, Dim, Fact, Graph, Node, Result, Tensor, Value, ValueId, invalid};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
 
@@ -139,7 +137,12 @@ struct Exporter<'w> {
 
 impl Exporter<'_> {
     /// `GraphProto` of `graph`, whose values in `captured` stand for values of those names around it.
-    fn graph(&mut self, graph: &Graph, captured: &BTreeMap<ValueId, String>, depth: usize) -> Result<Message> {
+    fn graph(
+        &mut self,
+        graph: &Graph,
+        captured: &BTreeMap<ValueId, String>,
+        depth: usize,
+    ) -> Result<Message> {
         let mut own = Vec::new();
         let mut known = Vec::new();
         let names: Vec<String> = (0..graph.values.len())
@@ -184,7 +187,8 @@ impl Exporter<'_> {
         let output_types = if depth == 0 { output_types(graph)? } else { vec![None; graph.outputs.len()] };
         for (id, dtype) in graph.outputs.iter().zip(output_types) {
             let value = graph.value(*id);
-            let typed = Value { dtype: value.dtype.or(dtype), shape: value.shape.clone(), ..Value::default() };
+            let typed =
+                Value { dtype: value.dtype.or(dtype), shape: value.shape.clone(), ..Value::default() };
             message.message(12, value_info(&typed, &names[id.0 as usize]));
         }
         let listed: HashSet<ValueId> = graph.inputs.iter().chain(&graph.outputs).copied().collect();

@@ -201,7 +201,8 @@ mod tests {
         let folder = outer.path().join("model");
         std::fs::create_dir(&folder).unwrap();
         let absolute = outer.path().join("w.bin");
-        for location in ["../w.bin", "a/../../w.bin", absolute.to_str().unwrap(), "", ".", "..", "a\\b", "no.bin"]
+        for location in
+            ["../w.bin", "a/../../w.bin", absolute.to_str().unwrap(), "", ".", "..", "a\\b", "no.bin"]
         {
             assert!(read(&folder, &[("location", location)]).is_err(), "{location}");
         }

@@ -260,17 +260,24 @@ impl<'a, 'p, 'c> Importer<'a, 'p, 'c> {
             constant_inputs,
             added_inputs: BTreeMap::new(),
             keep_inputs: None,
+            moved_inputs: BTreeMap::new(),
         };
         let op = read_operator(&mut reader)?;
+        let listed = inputs.clone();
         if let Some(kept) = reader.keep_inputs {
             inputs.truncate(kept);
+        }
+        for (to, from) in reader.moved_inputs {
+            inputs.resize(inputs.len().max(to + 1), None);
+            inputs[to] = listed.get(from).copied().flatten();
         }
         for (index, tensor) in reader.added_inputs {
             if index > op.arity().max_inputs {
                 invalid!("the reader of the operator adds input {index}, which it does not have");
             }
             inputs.resize(inputs.len().max(index + 1), None);
-            inputs[index] = Some(self.scopes.building().add_constant(&format!("{name}.input{index}"), tensor));
+            inputs[index] =
+                Some(self.scopes.building().add_constant(&format!("{name}.input{index}"), tensor));
         }
         if captured.is_empty() {
             trim(&mut inputs);
@@ -349,7 +356,11 @@ impl<'a, 'p, 'c> Importer<'a, 'p, 'c> {
             return Err(Error::limit(format!("more than {MOST_NESTED_CALLS} functions call each other")));
         }
         if node.inputs.len() > function.inputs.len() || node.outputs.len() > function.outputs.len() {
-            invalid!("the function takes {} inputs and makes {}", function.inputs.len(), function.outputs.len());
+            invalid!(
+                "the function takes {} inputs and makes {}",
+                function.inputs.len(),
+                function.outputs.len()
+            );
         }
         let mut names = HashMap::new();
         for (index, &formal) in function.inputs.iter().enumerate() {

@@ -5,7 +5,9 @@
 //! hostile files are stopped: truncated, overlong, cyclic, self-referring, or naming files that are not theirs.
 
 #[cfg(target_endian = "big")]
-compile_error!("ONNX stores weights little-endian and planish moves them unchanged: big-endian machines are not supported");
+compile_error!(
+    "ONNX stores weights little-endian and planish moves them unchanged: big-endian machines are not supported"
+);
 
 mod attribute;
 mod export;

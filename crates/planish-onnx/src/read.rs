@@ -70,7 +70,8 @@ pub(crate) fn read_file(path: &Path, most: u64) -> Result<(Vec<u8>, Option<Charg
         return Err(Error::invalid("not a regular file").at(path.display().to_string()));
     }
     let size = metadata.len();
-    let too_large = || Error::limit(format!("the file passes max_bytes ({most})")).at(path.display().to_string());
+    let too_large =
+        || Error::limit(format!("the file passes max_bytes ({most})")).at(path.display().to_string());
     if size > most {
         return Err(too_large());
     }

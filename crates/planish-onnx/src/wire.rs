@@ -315,8 +315,7 @@ mod tests {
         let read: Vec<(u32, Field)> = Reader::new(&bytes).map(Result::unwrap).collect();
         assert_eq!(read[0].1.float().unwrap(), 0.5);
         assert_eq!(read[2].1.int().unwrap(), 300);
-        let inner: Vec<(u32, Field)> =
-            Reader::new(read[1].1.bytes().unwrap()).map(Result::unwrap).collect();
+        let inner: Vec<(u32, Field)> = Reader::new(read[1].1.bytes().unwrap()).map(Result::unwrap).collect();
         assert_eq!(inner[0].1.text().unwrap(), "name");
         assert_eq!(inner[1].1.bytes().unwrap(), [1, 2]);
         assert_eq!(inner[2].1.int().unwrap(), -1);
@@ -327,10 +326,7 @@ mod tests {
         assert!(fields(&[0x08]).is_err(), "no value");
         assert!(fields(&[0x08, 0x80]).is_err(), "a varint that does not end");
         assert!(fields(&[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02]).is_err());
-        assert_eq!(
-            fields(&[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]).unwrap(),
-            [1]
-        );
+        assert_eq!(fields(&[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]).unwrap(), [1]);
         assert!(fields(&[0x0a, 0x05, 1, 2]).is_err(), "a length beyond the end");
         assert!(fields(&[0x0d, 1, 2, 3]).is_err(), "three bytes of four");
         assert!(fields(&[0x00, 0x00]).is_err(), "field 0");

@@ -95,8 +95,7 @@ impl Case {
         let options = ReadOptions::default();
         let mut graph = read(bytes, Some(&self.folder), &options).map_err(|e| format!("load: {e}"))?;
         if runner.round_trip || runner.save.is_some() {
-            let written =
-                write(&graph, &WriteOptions::default()).map_err(|e| format!("write: {e}"))?;
+            let written = write(&graph, &WriteOptions::default()).map_err(|e| format!("write: {e}"))?;
             if let Some(folder) = &runner.save {
                 let path = folder.join(format!("{}.onnx", self.name().replace('/', "-")));
                 std::fs::write(&path, &written).map_err(|e| format!("{}: {e}", path.display()))?;

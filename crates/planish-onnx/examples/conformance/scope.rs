@@ -3,8 +3,8 @@
 //! A case is out of scope only by a rule below, with its reason. Everything else is in scope: also a case with an
 //! operator that no rule mentions, and any operator of this list that planish has come to read is in scope at once.
 
-use planish_graph::ops::table;
 use planish_graph::DType;
+use planish_graph::ops::table;
 use planish_onnx::Survey;
 
 /// Operators that planish does not mean to have, by reason.
@@ -48,7 +48,14 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("training: planish has its own losses", &["NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"]),
     (
         "random numbers: the expected output is one draw of NumPy's generator",
-        &["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"],
+        &[
+            "Bernoulli",
+            "Multinomial",
+            "RandomNormal",
+            "RandomNormalLike",
+            "RandomUniform",
+            "RandomUniformLike",
+        ],
     ),
     ("decoding images: planish reads images before the network", &["ImageDecoder"]),
     (

@@ -16,6 +16,7 @@ pub mod matmul_integer;
 pub mod max_unpool;
 pub mod pool;
 pub mod quantize;
+pub mod resize;
 pub mod response_normalization;
 pub mod scales;
 pub mod window;
@@ -36,6 +37,7 @@ use matmul_integer::{MatMulInteger, QLinearMatMul};
 use max_unpool::MaxUnpool;
 use pool::{AveragePool, MaxPool};
 use quantize::{DequantizeLinear, DynamicQuantizeLinear, QuantizeLinear};
+use resize::Resize;
 use response_normalization::Lrn;
 
 /// The lines of this family in the operator table.
@@ -66,5 +68,7 @@ pub(super) static OPERATORS: &[OperatorEntry] = &[
     OperatorEntry::onnx("QLinearMatMul", QLinearMatMul::read),
     OperatorEntry::onnx("QuantizeLinear", QuantizeLinear::read),
     OperatorEntry::onnx("RMSNormalization", RmsNormalization::read),
+    OperatorEntry::onnx("Resize", Resize::read),
     OperatorEntry::onnx("SpaceToDepth", SpaceToDepth::read),
+    OperatorEntry::onnx("Upsample", Resize::read_upsample),
 ];
