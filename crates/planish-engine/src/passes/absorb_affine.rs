@@ -10,7 +10,7 @@ use super::Pass;
 use super::pattern::per_channel;
 use super::rewrite::Rewriter;
 use planish_graph::ops::math::binary::{Binary, BinaryFunction};
-use planish_graph::ops::math::matmul::Gemm;
+use planish_graph::ops::math::gemm::Gemm;
 use planish_graph::ops::nn::batch_normalization::BatchNormalization;
 use planish_graph::ops::nn::conv::Conv;
 use planish_graph::ops::nn::conv_transpose::ConvTranspose;
@@ -134,13 +134,7 @@ impl Layer {
 }
 
 /// The map that `node` applies to each channel of `value`.
-fn affine(
-    rewriter: &Rewriter,
-    node: &Node,
-    value: ValueId,
-    rank: usize,
-    channels: usize,
-) -> Option<Affine> {
+fn affine(rewriter: &Rewriter, node: &Node, value: ValueId, rank: usize, channels: usize) -> Option<Affine> {
     if let Some(norm) = node.op.as_op::<BatchNormalization>() {
         if norm.training_mode || node.outputs.iter().flatten().count() != 1 || node.input(0) != Some(value) {
             return None;
@@ -164,4 +158,141 @@ fn affine(
         _ => return None,
     };
     Some(constant.into_iter().map(map).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passes::testing::{binary, check, check_inferred, input, scalar, unary, weights};
+    use BinaryFunction::{Add, Div, Mul, Sub};
+    use planish_graph::Graph;
+    use planish_graph::ops::math::unary::UnaryFunction::Relu;
+
+    fn normalised(g: &mut Graph, name: &str, x: ValueId, channels: usize, training_mode: bool) -> ValueId {
+        let mut parts = vec![x];
+        for part in ["scale", "shift", "mean"] {
+            parts.push(weights(g, &format!("{name}.{part}"), &[channels]));
+        }
+        let positive: Vec<f32> = (0..channels).map(|i| 0.5 + i as f32).collect();
+        parts.push(g.add_constant(&format!("{name}.variance"), Tensor::new(&[channels], &positive).unwrap()));
+        g.add_node(name, BatchNormalization { training_mode, ..BatchNormalization::default() }, &parts)
+    }
+
+    /// A convolution of "x" `[2, 4, 5]` to 6 channels in 2 groups, with or without bias.
+    fn convolved(bias: bool) -> (Graph, ValueId) {
+        let (mut g, x) = input(&[2, 4, 5]);
+        let w = weights(&mut g, "w", &[6, 2, 3]);
+        let mut inputs = vec![x, w];
+        if bias {
+            inputs.push(weights(&mut g, "b", &[6]));
+        }
+        let y = g.add_node("conv", Conv { group: 2, ..Conv::default() }, &inputs);
+        (g, y)
+    }
+
+    #[test]
+    fn normalisation_goes_into_convolutions() {
+        for bias in [false, true] {
+            let (mut g, y) = convolved(bias);
+            let y = normalised(&mut g, "norm", y, 6, false);
+            let y = unary(&mut g, "relu", Relu, y);
+            g.outputs.push(y);
+            let g = check(&AbsorbAffine, g, &[("Conv", 1), ("Relu", 1)]);
+            assert_eq!(g.nodes[0].name, "conv");
+        }
+    }
+
+    #[test]
+    fn transposed_convolutions_and_matrices_take_it_too() {
+        for group in [1, 2] {
+            let (mut g, x) = input(&[2, 4, 5]);
+            let w = weights(&mut g, "w", &[4, 6 / group, 3]);
+            let conv = Conv { group, strides: vec![2], ..Conv::default() };
+            let op = ConvTranspose { conv, output_padding: Vec::new(), output_shape: None };
+            let y = g.add_node("up", op, &[x, w]);
+            let y = normalised(&mut g, "norm", y, 6, false);
+            g.outputs.push(y);
+            check(&AbsorbAffine, g, &[("ConvTranspose", 1)]);
+        }
+        for trans_b in [false, true] {
+            let (mut g, x) = input(&[2, 4]);
+            let w = weights(&mut g, "w", if trans_b { &[3, 4] } else { &[4, 3] });
+            let b = weights(&mut g, "b", &[1, 3]);
+            let op = Gemm { alpha: 0.5, beta: 2.0, trans_a: false, trans_b };
+            let y = g.add_node("gemm", op, &[x, w, b]);
+            let y = normalised(&mut g, "norm", y, 3, false);
+            g.outputs.push(y);
+            check(&AbsorbAffine, g, &[("Gemm", 1)]);
+        }
+    }
+
+    #[test]
+    fn arithmetic_with_constants_goes_in() {
+        for (function, constant_first) in
+            [(Add, false), (Add, true), (Sub, false), (Sub, true), (Mul, false), (Mul, true), (Div, false)]
+        {
+            let (mut g, y) = convolved(true);
+            let c = weights(&mut g, "c", &[1, 6, 1]);
+            let (a, b) = if constant_first { (c, y) } else { (y, c) };
+            let y = binary(&mut g, "arithmetic", function, a, b);
+            g.outputs.push(y);
+            check(&AbsorbAffine, g, &[("Conv", 1)]);
+        }
+        let (mut g, y) = convolved(false);
+        let c = scalar(&mut g, "c", 0.25);
+        let y = binary(&mut g, "scaled", Mul, y, c);
+        g.outputs.push(y);
+        check(&AbsorbAffine, g, &[("Conv", 1)]);
+    }
+
+    #[test]
+    fn what_others_read_stays() {
+        let (mut g, y) = convolved(true);
+        let normal = normalised(&mut g, "norm", y, 6, false);
+        g.outputs.push(normal);
+        let mut read_twice = g.clone();
+        let other = unary(&mut read_twice, "relu", Relu, y);
+        read_twice.outputs.push(other);
+        check(&AbsorbAffine, read_twice, &[("Conv", 1), ("BatchNormalization", 1), ("Relu", 1)]);
+        let mut output = g.clone();
+        output.outputs.push(y);
+        check(&AbsorbAffine, output, &[("Conv", 1), ("BatchNormalization", 1)]);
+    }
+
+    #[test]
+    fn other_maps_stay() {
+        let (mut g, y) = convolved(true);
+        let training = normalised(&mut g, "norm", y, 6, true);
+        g.outputs.push(training);
+        check(&AbsorbAffine, g, &[("Conv", 1), ("BatchNormalization", 1)]);
+        for (function, shape, constant_first) in [
+            (Div, &[1, 6, 1][..], true),
+            (Mul, &[3], false),
+            (Mul, &[2, 6, 1], false),
+            (Mul, &[1, 1, 6, 1], false),
+        ] {
+            let (mut g, y) = convolved(true);
+            let c = weights(&mut g, "c", shape);
+            let (a, b) = if constant_first { (c, y) } else { (y, c) };
+            let y = binary(&mut g, "arithmetic", function, a, b);
+            g.outputs.push(y);
+            let name = if function == Div { "Div" } else { "Mul" };
+            check(&AbsorbAffine, g, &[("Conv", 1), (name, 1)]);
+        }
+    }
+
+    #[test]
+    fn weights_must_be_constant_and_factors_finite() {
+        let (mut g, x) = input(&[2, 4, 5]);
+        let w = g.add_input("w", planish_graph::DType::F32, &crate::passes::rewrite::fixed_dims(&[6, 4, 3]));
+        let y = g.add_node("conv", Conv::default(), &[x, w]);
+        let y = normalised(&mut g, "norm", y, 6, false);
+        g.outputs.push(y);
+        check_inferred(&AbsorbAffine, g, &[("Conv", 1), ("BatchNormalization", 1)]);
+        let (mut g, y) = convolved(true);
+        let zero = scalar(&mut g, "zero", 0.0);
+        let y = binary(&mut g, "over", Div, y, zero);
+        g.outputs.push(y);
+        assert_eq!(AbsorbAffine.run(&mut g).unwrap(), 0);
+    }
 }

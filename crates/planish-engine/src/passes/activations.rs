@@ -159,7 +159,9 @@ fn merged_bounds(rewriter: &Rewriter, id: NodeId) -> Option<(f64, f64, ValueId)>
     let (low, high, x) = bounds(rewriter, id)?;
     let float = rewriter.dtype(x).is_some_and(DType::is_float);
     let before = rewriter.maker(x).filter(|_| rewriter.use_count(x) == 1);
-    if let Some((first_low, first_high, inside)) = before.and_then(|id| bounds(rewriter, id)).filter(|_| float) {
+    if let Some((first_low, first_high, inside)) =
+        before.and_then(|id| bounds(rewriter, id)).filter(|_| float)
+    {
         // Behind clip(a, b), clip(c, d) is clip(clip(a; c, d), clip(b; c, d)).
         return Some((first_low.clamp(low, high), first_high.clamp(low, high), inside));
     }
@@ -179,4 +181,154 @@ fn bound(rewriter: &mut Rewriter, id: NodeId, low: f64, high: f64, x: ValueId) {
     let low = rewriter.add_constant("bound.low", low);
     let high = rewriter.add_constant("bound.high", high);
     rewriter.set(id, Arc::new(Clip), vec![Some(x), Some(low), Some(high)]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passes::testing::{binary, check, check_inferred, input, scalar, unary};
+    use BinaryFunction::{Add, Div, Mul, Sub};
+    use UnaryFunction::{Erf, Relu, Sigmoid, Softplus, Tanh};
+    use planish_graph::Graph;
+
+    fn clip(g: &mut Graph, name: &str, x: ValueId, low: f32, high: f32) -> ValueId {
+        let low = scalar(g, &format!("{name}.low"), low);
+        let high = scalar(g, &format!("{name}.high"), high);
+        g.add_node(name, Clip, &[x, low, high])
+    }
+    /// `build` of the input and the graph's one output; the graph holds exactly `remaining` after the pass.
+    fn becomes(remaining: &[(&'static str, usize)], build: impl Fn(&mut Graph, ValueId) -> ValueId) {
+        let (mut g, x) = input(&[2, 40]);
+        let y = build(&mut g, x);
+        g.outputs.push(y);
+        check_inferred(&Activations, g, remaining);
+    }
+    fn gate(g: &mut Graph, x: ValueId) -> ValueId {
+        let three = scalar(g, "three", 3.0);
+        let shifted = binary(g, "shifted", Add, three, x);
+        clip(g, "gate", shifted, 0.0, 6.0)
+    }
+
+    #[test]
+    fn gated_forms() {
+        becomes(&[("Swish", 1)], |g, x| {
+            let gate = unary(g, "gate", Sigmoid, x);
+            binary(g, "y", Mul, x, gate)
+        });
+        becomes(&[("Swish", 1)], |g, x| {
+            let factor = scalar(g, "factor", 1.702);
+            let inside = binary(g, "inside", Mul, x, factor);
+            let gate = unary(g, "gate", Sigmoid, inside);
+            binary(g, "y", Mul, gate, x)
+        });
+        becomes(&[("HardSwish", 1)], |g, x| {
+            let function = ActivationFunction::HardSigmoid { alpha: 1.0 / 6.0, beta: 0.5 };
+            let gate = g.add_node("gate", Activation { function }, &[x]);
+            binary(g, "y", Mul, x, gate)
+        });
+        becomes(&[("Mish", 1)], |g, x| {
+            let inside = unary(g, "inside", Softplus, x);
+            let gate = unary(g, "gate", Tanh, inside);
+            binary(g, "y", Mul, x, gate)
+        });
+    }
+
+    #[test]
+    fn hard_swish_in_any_association() {
+        becomes(&[("HardSwish", 1)], |g, x| {
+            let gate = gate(g, x);
+            let six = scalar(g, "six", 6.0);
+            let product = binary(g, "product", Mul, x, gate);
+            binary(g, "y", Div, product, six)
+        });
+        becomes(&[("HardSwish", 1)], |g, x| {
+            let gate = gate(g, x);
+            let sixth = scalar(g, "sixth", 1.0 / 6.0);
+            let gate = binary(g, "scaled", Mul, sixth, gate);
+            binary(g, "y", Mul, gate, x)
+        });
+        becomes(&[("HardSigmoid", 1)], |g, x| {
+            let gate = gate(g, x);
+            let six = scalar(g, "six", 6.0);
+            binary(g, "y", Div, gate, six)
+        });
+    }
+
+    #[test]
+    fn gelu_in_any_association() {
+        for half_first in [false, true] {
+            becomes(&[("Gelu", 1)], |g, x| {
+                let root = scalar(g, "root", std::f32::consts::SQRT_2);
+                let half = scalar(g, "half", 0.5);
+                let one = scalar(g, "one", 1.0);
+                let inside = binary(g, "inside", Div, x, root);
+                let erf = unary(g, "erf", Erf, inside);
+                let gate = binary(g, "gate", Add, erf, one);
+                if half_first {
+                    let halved = binary(g, "halved", Mul, half, x);
+                    binary(g, "y", Mul, halved, gate)
+                } else {
+                    let product = binary(g, "product", Mul, x, gate);
+                    binary(g, "y", Mul, product, half)
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn what_others_read_stays() {
+        let (mut g, x) = input(&[2, 40]);
+        let gate = unary(&mut g, "gate", Sigmoid, x);
+        let y = binary(&mut g, "y", Mul, x, gate);
+        g.outputs = vec![y, gate];
+        check_inferred(&Activations, g, &[("Sigmoid", 1), ("Mul", 1)]);
+    }
+
+    #[test]
+    fn other_gates_stay() {
+        becomes(&[("Sigmoid", 1), ("Mul", 1), ("Tanh", 1)], |g, x| {
+            let gate = unary(g, "gate", Sigmoid, x);
+            let other = unary(g, "other", Tanh, x);
+            binary(g, "y", Mul, other, gate)
+        });
+        becomes(&[("Sub", 1), ("Clip", 1), ("Mul", 1), ("Div", 1)], |g, x| {
+            let three = scalar(g, "three", 3.0);
+            let shifted = binary(g, "shifted", Sub, three, x);
+            let gate = clip(g, "gate", shifted, 0.0, 6.0);
+            let six = scalar(g, "six", 6.0);
+            let product = binary(g, "product", Mul, x, gate);
+            binary(g, "y", Div, product, six)
+        });
+    }
+
+    #[test]
+    fn bounds_merge() {
+        becomes(&[("Relu", 1)], |g, x| clip(g, "y", x, 0.0, f32::MAX));
+        becomes(&[("Clip", 1)], |g, x| {
+            let first = unary(g, "first", Relu, x);
+            clip(g, "y", first, -1.0, 1.0)
+        });
+        becomes(&[("Clip", 1)], |g, x| {
+            let first = clip(g, "first", x, -0.5, 0.5);
+            let second = clip(g, "second", first, 1.0, 1.5);
+            unary(g, "y", Relu, second)
+        });
+        becomes(&[("Relu", 1)], |g, x| {
+            let first = unary(g, "first", Relu, x);
+            unary(g, "y", Relu, first)
+        });
+        becomes(&[("Clip", 1)], |g, x| clip(g, "y", x, 0.0, 6.0));
+    }
+
+    #[test]
+    fn long_products_do_not_recurse() {
+        let (mut g, x) = input(&[1]);
+        let half = scalar(&mut g, "half", 0.5);
+        let mut v = x;
+        for i in 0..20_000 {
+            v = binary(&mut g, &format!("v{i}"), Mul, v, half);
+        }
+        g.outputs.push(v);
+        check(&Activations, g, &[("Mul", 20_000)]);
+    }
 }

@@ -45,3 +45,35 @@ fn shuffled(rewriter: &Rewriter, id: NodeId) -> Option<(ValueId, usize)> {
     let splits = outer == batch && groups > 0 && groups.checked_mul(each) == Some(channels) && kept == pixels;
     (swaps && splits && rewriter.shape(last.output()?)? == shape).then_some((x, groups))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passes::testing::{check_inferred, input, list};
+    use planish_graph::ops::movement::reshape::Reshape;
+
+    fn shuffle(split: &[i64], perm: &[usize], last: &[i64]) -> Graph {
+        let (mut g, x) = input(&[2, 6, 2, 3]);
+        let shape = list(&mut g, "split", split);
+        let parts = g.add_node("parts", Reshape { allow_zero: false }, &[x, shape]);
+        let swapped = g.add_node("swapped", Transpose { perm: Some(perm.to_vec()) }, &[parts]);
+        let shape = list(&mut g, "shape", last);
+        let y = g.add_node("y", Reshape { allow_zero: false }, &[swapped, shape]);
+        g.outputs.push(y);
+        g
+    }
+
+    #[test]
+    fn shuffles_become_one_operator() {
+        let g = shuffle(&[2, 3, 2, 2, 3], &[0, 2, 1, 3, 4], &[0, -1, 2, 3]);
+        check_inferred(&ChannelShuffles, g, &[("ChannelShuffle", 1)]);
+    }
+
+    #[test]
+    fn other_orders_are_no_shuffles() {
+        let nodes = &[("Reshape", 2), ("Transpose", 1)];
+        check_inferred(&ChannelShuffles, shuffle(&[2, 3, 2, 2, 3], &[1, 0, 2, 3, 4], &[2, 6, 2, 3]), nodes);
+        check_inferred(&ChannelShuffles, shuffle(&[2, 3, 2, 3, 2], &[0, 2, 1, 3, 4], &[2, 6, 2, 3]), nodes);
+        check_inferred(&ChannelShuffles, shuffle(&[2, 3, 2, 2, 3], &[0, 2, 1, 3, 4], &[2, 6, 3, 2]), nodes);
+    }
+}

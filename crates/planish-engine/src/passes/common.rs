@@ -125,3 +125,54 @@ fn equal_attributes(a: &Attributes, b: &Attributes) -> bool {
     };
     a.0.len() == b.0.len() && a.0.iter().zip(&b.0).all(|((n, a), (m, b))| n == m && equal(a, b))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passes::testing::{binary, check, input, scalar, unary};
+    use planish_graph::ops::math::binary::BinaryFunction::{Add, Mul};
+    use planish_graph::ops::math::unary::UnaryFunction::{Relu, Tanh};
+    use planish_graph::ops::nn::conv::Conv;
+
+    #[test]
+    fn equal_nodes_are_computed_once() {
+        let (mut g, x) = input(&[1, 4]);
+        let sums: Vec<_> = (0..3)
+            .map(|i| {
+                let one = scalar(&mut g, &format!("one{i}"), 1.0);
+                let sum = binary(&mut g, &format!("sum{i}"), Add, x, one);
+                unary(&mut g, &format!("relu{i}"), Relu, sum)
+            })
+            .collect();
+        let other = unary(&mut g, "other", Tanh, x);
+        let y = binary(&mut g, "y", Mul, sums[0], sums[1]);
+        let z = binary(&mut g, "z", Mul, sums[2], other);
+        g.outputs = vec![y, z];
+        let g = check(&CommonSubexpressions, g, &[("Add", 1), ("Relu", 1), ("Tanh", 1), ("Mul", 2)]);
+        assert_eq!(g.values.iter().filter(|v| v.constant.is_some()).count(), 1);
+    }
+
+    #[test]
+    fn outputs_keep_their_names() {
+        let (mut g, x) = input(&[1, 4]);
+        let inner = unary(&mut g, "inner", Relu, x);
+        let out = unary(&mut g, "out", Relu, x);
+        let both = binary(&mut g, "both", Add, inner, out);
+        g.outputs = vec![out, both];
+        check(&CommonSubexpressions, g.clone(), &[("Relu", 1), ("Add", 1)]);
+        // Two outputs of the same content stay two values.
+        g.outputs.push(inner);
+        check(&CommonSubexpressions, g, &[("Relu", 2), ("Add", 1)]);
+    }
+
+    #[test]
+    fn attributes_count() {
+        let (mut g, x) = input(&[1, 2, 5]);
+        let w = crate::passes::testing::weights(&mut g, "w", &[2, 2, 1]);
+        let a = g.add_node("a", Conv::default(), &[x, w]);
+        let b = g.add_node("b", Conv { strides: vec![1], ..Conv::default() }, &[x, w]);
+        let y = binary(&mut g, "y", Add, a, b);
+        g.outputs.push(y);
+        check(&CommonSubexpressions, g, &[("Conv", 2), ("Add", 1)]);
+    }
+}

@@ -72,3 +72,53 @@ fn fold(graph: &Graph, node: &Node) -> Option<(Vec<Tensor>, usize)> {
 pub(super) fn may_fold(op: &dyn Operator) -> bool {
     op.is_pure() && op.name() != "DequantizeLinear" && !has_nested_graph(op)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passes::testing::{binary, check, input, list, scalar, unary, weights};
+    use planish_graph::ops::math::binary::BinaryFunction::{Add, Mul};
+    use planish_graph::ops::math::unary::UnaryFunction::Relu;
+    use planish_graph::ops::movement::expand::Expand;
+    use planish_graph::ops::nn::quantize::{DequantizeLinear, Granularity};
+
+    #[test]
+    fn constants_are_computed() {
+        let (mut g, x) = input(&[2, 3]);
+        let w = weights(&mut g, "w", &[3]);
+        let two = scalar(&mut g, "two", 2.0);
+        let doubled = binary(&mut g, "doubled", Mul, w, two);
+        let positive = unary(&mut g, "positive", Relu, doubled);
+        let y = binary(&mut g, "y", Add, x, positive);
+        g.outputs = vec![y, positive];
+        check(&FoldConstants, g, &[("Add", 1)]);
+    }
+
+    #[test]
+    fn large_results_stay_computed() {
+        let (mut g, x) = input(&[1]);
+        let one = scalar(&mut g, "one", 1.0);
+        let shape = list(&mut g, "shape", &[5 << 20]);
+        let wide = g.add_node("wide", Expand, &[one, shape]);
+        g.outputs = vec![wide, x];
+        assert_eq!(FoldConstants.run(&mut g).unwrap(), 0);
+    }
+
+    #[test]
+    fn dequantised_weights_stay_integers() {
+        let (mut g, x) = input(&[1, 3]);
+        let w = g.add_constant("w", Tensor::new(&[3], &[1i8, 2, 3]).unwrap());
+        let scale = scalar(&mut g, "scale", 0.5);
+        let op = DequantizeLinear { granularity: Granularity::default(), output_dtype: None };
+        let float = g.add_node("float", op, &[w, scale]);
+        let bounded = unary(&mut g, "bounded", Relu, float);
+        let y = binary(&mut g, "y", Add, x, bounded);
+        g.outputs.push(y);
+        check(&FoldConstants, g.clone(), &[("DequantizeLinear", 1), ("Relu", 1), ("Add", 1)]);
+        check(
+            &crate::passes::known_contents::KnownContents,
+            g,
+            &[("DequantizeLinear", 1), ("Relu", 1), ("Add", 1)],
+        );
+    }
+}

@@ -7,7 +7,7 @@ use super::Pass;
 use super::rewrite::Rewriter;
 use planish_graph::ops::math::reduce::{Reduce, ReduceFunction};
 use planish_graph::ops::movement::flatten::Flatten;
-use planish_graph::ops::nn::global_pool::GlobalAveragePool;
+use planish_graph::ops::nn::global_pool::{GlobalPool, GlobalPoolKind};
 use planish_graph::ops::nn::pool::AveragePool;
 use planish_graph::tensor::index;
 use planish_graph::{Dim, Graph, NodeId, Result, ValueId};
@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 /// Recognises pooling over whole images.
 pub struct GlobalPools;
+
+const POOL: GlobalPool = GlobalPool { kind: GlobalPoolKind::Average };
 
 impl Pass for GlobalPools {
     fn name(&self) -> &'static str {
@@ -24,10 +26,10 @@ impl Pass for GlobalPools {
         let mut rewriter = Rewriter::new(graph);
         for id in rewriter.node_ids() {
             if let Some(x) = whole_window(&rewriter, id) {
-                rewriter.set(id, Arc::new(GlobalAveragePool), vec![Some(x)]);
+                rewriter.set(id, Arc::new(POOL), vec![Some(x)]);
             } else if let Some((x, keeps_axes)) = spatial_mean(&rewriter, id) {
                 if keeps_axes {
-                    rewriter.set(id, Arc::new(GlobalAveragePool), vec![Some(x)]);
+                    rewriter.set(id, Arc::new(POOL), vec![Some(x)]);
                 } else {
                     flat_pool(&mut rewriter, id, x);
                 }
@@ -45,7 +47,7 @@ fn flat_pool(rewriter: &mut Rewriter, id: NodeId, x: ValueId) {
     });
     let name = rewriter.node(id).map(|node| node.name.clone()).unwrap_or_default();
     let pooled = rewriter.add_value(&format!("{name}.pooled"), rewriter.dtype(x), shape);
-    rewriter.insert(id, Arc::new(GlobalAveragePool), vec![Some(x)], pooled);
+    rewriter.insert(id, Arc::new(POOL), vec![Some(x)], pooled);
     rewriter.set(id, Arc::new(Flatten { axis: 1 }), vec![Some(pooled)]);
 }
 
@@ -70,4 +72,46 @@ fn whole_window(rewriter: &Rewriter, id: NodeId) -> Option<ValueId> {
     let padded = window.pads_begin.iter().chain(&window.pads_end).any(|&p| p > 0);
     let whole = window.input == window.kernel && window.output.iter().all(|&n| n == 1);
     (whole && !padded).then_some(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passes::testing::{check_inferred, input, list};
+    use planish_graph::ops::nn::pool::PoolWindow;
+
+    fn reduced(function: ReduceFunction, axes: &[i64], keepdims: bool) -> Graph {
+        let (mut g, x) = input(&[2, 3, 4, 5]);
+        let axes = list(&mut g, "axes", axes);
+        let y = g.add_node("y", Reduce { function, keepdims, noop_with_empty_axes: false }, &[x, axes]);
+        g.outputs.push(y);
+        g
+    }
+    fn pooled(kernel_shape: &[usize], pads: &[usize]) -> Graph {
+        let (mut g, x) = input(&[2, 3, 4, 5]);
+        let (kernel_shape, pads) = (kernel_shape.to_vec(), pads.to_vec());
+        let window = PoolWindow { kernel_shape, pads, strides: vec![9, 9], ..PoolWindow::default() };
+        let y = g.add_node("y", AveragePool { window, count_include_pad: true }, &[x]);
+        g.outputs.push(y);
+        g
+    }
+
+    #[test]
+    fn means_over_all_pixels_are_global_pools() {
+        let mean = ReduceFunction::Mean;
+        check_inferred(&GlobalPools, reduced(mean, &[2, 3], true), &[("GlobalAveragePool", 1)]);
+        check_inferred(&GlobalPools, reduced(mean, &[-1, -2], true), &[("GlobalAveragePool", 1)]);
+        let flat = &[("GlobalAveragePool", 1), ("Flatten", 1)];
+        check_inferred(&GlobalPools, reduced(mean, &[3, 2], false), flat);
+        check_inferred(&GlobalPools, pooled(&[4, 5], &[]), &[("GlobalAveragePool", 1)]);
+    }
+
+    #[test]
+    fn other_reductions_stay() {
+        check_inferred(&GlobalPools, reduced(ReduceFunction::Mean, &[1, 2], true), &[("ReduceMean", 1)]);
+        check_inferred(&GlobalPools, reduced(ReduceFunction::Mean, &[3], true), &[("ReduceMean", 1)]);
+        check_inferred(&GlobalPools, reduced(ReduceFunction::Sum, &[2, 3], true), &[("ReduceSum", 1)]);
+        check_inferred(&GlobalPools, pooled(&[4, 4], &[]), &[("AveragePool", 1)]);
+        check_inferred(&GlobalPools, pooled(&[4, 5], &[1, 0, 0, 0]), &[("AveragePool", 1)]);
+    }
 }

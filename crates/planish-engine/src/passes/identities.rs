@@ -7,6 +7,7 @@
 use super::Pass;
 use super::pattern::{plus_scalar, times_scalar};
 use super::rewrite::Rewriter;
+use planish_graph::ops::math::cast::Cast;
 use planish_graph::ops::math::clip::Clip;
 use planish_graph::ops::math::variadic::Variadic;
 use planish_graph::ops::movement::identity::Identity;
@@ -57,7 +58,7 @@ fn keeps_first_input(rewriter: &Rewriter, node: &Node, input: ValueId, output: V
             None => true,
             Some(training) => rewriter.constant(training).is_some_and(|t| t.bytes().iter().all(|&b| b == 0)),
         },
-        "Cast" => rewriter.dtype(input).is_some_and(|dtype| rewriter.dtype(output) == Some(dtype)),
+        "Cast" => node.op.as_op::<Cast>().is_some_and(|op| rewriter.dtype(input) == Some(op.to)),
         "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Expand" | "Tile" => same_shape(),
         "Slice" => {
             let forwards = match node.input(4) {
@@ -77,7 +78,6 @@ fn keeps_first_input(rewriter: &Rewriter, node: &Node, input: ValueId, output: V
     }
 }
 
-
 /// Whether a forward slice begins at 0, ends where no axis reaches and leaves nothing out.
 fn takes_everything(rewriter: &Rewriter, node: &Node) -> bool {
     let all = |index, test: fn(i64) -> bool| {
@@ -85,4 +85,77 @@ fn takes_everything(rewriter: &Rewriter, node: &Node) -> bool {
     };
     let each_one = node.input(4).is_none() || all(4, |step| step == 1);
     each_one && all(1, |start| start == 0) && all(2, |end| end >= i64::from(i32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passes::testing::{binary, check, check_inferred, input, list, scalar, unary, weights};
+    use planish_graph::ops::math::binary::BinaryFunction::{Add, Div, Mul, Sub};
+    use planish_graph::ops::math::unary::UnaryFunction::Relu;
+    use planish_graph::ops::math::variadic::VariadicFunction;
+    use planish_graph::ops::movement::concat::Concat;
+    use planish_graph::ops::movement::expand::Expand;
+    use planish_graph::ops::movement::pad::{Pad, PadMode};
+    use planish_graph::ops::movement::reshape::Reshape;
+    use planish_graph::ops::movement::slice::Slice;
+    use planish_graph::{DType, Tensor};
+
+    #[test]
+    fn what_changes_nothing_goes() {
+        let (mut g, x) = input(&[2, 3]);
+        let one = scalar(&mut g, "one", 1.0);
+        let zero = scalar(&mut g, "zero", 0.0);
+        let shape = list(&mut g, "shape", &[2, 3]);
+        let begin = list(&mut g, "begin", &[0, 0]);
+        let end = list(&mut g, "end", &[2, i64::MAX]);
+        let pads = list(&mut g, "pads", &[0, 0, 0, 0]);
+        let mut v = unary(&mut g, "first", Relu, x);
+        v = g.add_node("identity", Identity, &[v]);
+        v = g.add_node("cast", Cast { to: DType::F32 }, &[v]);
+        v = g.add_node("reshape", Reshape { allow_zero: false }, &[v, shape]);
+        v = g.add_node("expand", Expand, &[v, shape]);
+        v = g.add_node("slice", Slice, &[v, begin, end]);
+        v = g.add_node("pad", Pad { mode: PadMode::Constant }, &[v, pads]);
+        v = g.add_node("transpose", Transpose { perm: Some(vec![0, 1]) }, &[v]);
+        v = g.add_node("concat", Concat { axis: 1 }, &[v]);
+        v = g.add_node("clip", Clip, &[v]);
+        v = g.add_node("sum", Variadic { function: VariadicFunction::Sum }, &[v]);
+        v = binary(&mut g, "times", Mul, one, v);
+        v = binary(&mut g, "over", Div, v, one);
+        v = binary(&mut g, "plus", Add, v, zero);
+        v = binary(&mut g, "minus", Sub, v, zero);
+        g.outputs.push(v);
+        check_inferred(&Identities, g, &[("Relu", 1)]);
+    }
+
+    #[test]
+    fn what_changes_something_stays() {
+        let (mut g, x) = input(&[2, 3]);
+        let begin = list(&mut g, "begin", &[-1, -1]);
+        let end = list(&mut g, "end", &[i64::MIN, i64::MIN]);
+        let axes = list(&mut g, "axes", &[0, 1]);
+        let back = list(&mut g, "back", &[-1, -1]);
+        let turned = g.add_node("turned", Slice, &[x, begin, end, axes, back]);
+        let pads = list(&mut g, "pads", &[1, 0, -1, 0]);
+        let moved = g.add_node("moved", Pad { mode: PadMode::Constant }, &[turned, pads]);
+        let ones = g.add_constant("ones", Tensor::new(&[1, 1, 1], &[1f32]).unwrap());
+        let deeper = binary(&mut g, "deeper", Mul, moved, ones);
+        let one = scalar(&mut g, "one", 1.0);
+        let inverse = binary(&mut g, "inverse", Div, one, deeper);
+        let row = weights(&mut g, "row", &[3]);
+        let sum = binary(&mut g, "sum", Add, inverse, row);
+        g.outputs.push(sum);
+        let nodes = &[("Slice", 1), ("Pad", 1), ("Mul", 1), ("Div", 1), ("Add", 1)];
+        check_inferred(&Identities, g, nodes);
+    }
+
+    #[test]
+    fn inputs_and_outputs_keep_their_names() {
+        let (mut g, x) = input(&[2]);
+        let y = g.add_node("y", Identity, &[x]);
+        let z = g.add_node("z", Identity, &[y]);
+        g.outputs = vec![y, z];
+        check(&Identities, g, &[("Identity", 2)]);
+    }
 }

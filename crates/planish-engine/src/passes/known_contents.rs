@@ -77,3 +77,38 @@ fn foldable(graph: &Graph, facts: &[Option<Fact>]) -> Vec<bool> {
     }
     foldable
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passes::testing::{check, input, list};
+    use planish_graph::ops::movement::concat::Concat;
+    use planish_graph::ops::movement::reshape::Reshape;
+    use planish_graph::ops::movement::shape::Shape;
+    use planish_graph::{DType, Dim};
+
+    /// Flattens "x" to what its shape computes to.
+    fn flattening(first: Dim) -> Graph {
+        let (mut g, x) = input(&[2, 3, 4]);
+        g.value_mut(x).shape = Some(vec![first, Dim::Fixed(3), Dim::Fixed(4)]);
+        let batch = g.add_node("batch", Shape { start: 0, end: Some(1) }, &[x]);
+        let rest = list(&mut g, "rest", &[-1]);
+        let target = g.add_node("target", Concat { axis: 0 }, &[batch, rest]);
+        let y = g.add_node("y", Reshape { allow_zero: false }, &[x, target]);
+        g.outputs.push(y);
+        g
+    }
+
+    #[test]
+    fn shape_arithmetic_becomes_constant() {
+        let g = check(&KnownContents, flattening(Dim::Fixed(2)), &[("Reshape", 1)]);
+        let y = g.value(g.outputs[0]);
+        assert_eq!((y.dtype, fixed_shape(y.shape.as_ref().unwrap())), (Some(DType::F32), Some(vec![2, 12])));
+    }
+
+    #[test]
+    fn open_shapes_stay() {
+        let g = flattening(Dim::Symbol("batch".into()));
+        check(&KnownContents, g, &[("Shape", 1), ("Concat", 1), ("Reshape", 1)]);
+    }
+}

@@ -4,7 +4,8 @@ use super::Pass;
 use super::pattern::{inner, operands, per_channel};
 use super::rewrite::Rewriter;
 use planish_graph::ops::math::binary::BinaryFunction;
-use planish_graph::ops::math::matmul::{Gemm, MatMul};
+use planish_graph::ops::math::gemm::Gemm;
+use planish_graph::ops::math::matmul::MatMul;
 use planish_graph::{Graph, NodeId, Result, Tensor, ValueId};
 use std::sync::Arc;
 
@@ -53,4 +54,40 @@ fn find(rewriter: &Rewriter, id: NodeId) -> Option<Found> {
         let bias = Tensor::from_f64s(constant.dtype(), &[channels], &bias).ok()?;
         Some(Found { product, rows, weights, bias })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passes::testing::{binary, check_inferred, input, weights};
+
+    fn product(rows: &[usize], bias: &[usize], outputs: usize) -> Graph {
+        let (mut g, x) = input(rows);
+        let w = weights(&mut g, "w", &[4, 3]);
+        let product = g.add_node("product", MatMul, &[x, w]);
+        let b = weights(&mut g, "b", bias);
+        let y = binary(&mut g, "y", BinaryFunction::Add, b, product);
+        g.outputs = [y, product][..outputs].to_vec();
+        g
+    }
+
+    #[test]
+    fn rows_take_their_bias_in() {
+        for bias in [&[3][..], &[1, 3], &[]] {
+            let g = check_inferred(&MatrixBias, product(&[2, 4], bias, 1), &[("Gemm", 1)]);
+            assert_eq!(g.nodes[0].name, "product");
+        }
+    }
+
+    #[test]
+    fn others_stay() {
+        for (rows, bias, outputs) in [
+            (&[2, 4][..], &[2, 3][..], 1),
+            (&[2, 4], &[1, 1, 3], 1),
+            (&[5, 2, 4], &[3], 1),
+            (&[2, 4], &[3], 2),
+        ] {
+            check_inferred(&MatrixBias, product(rows, bias, outputs), &[("MatMul", 1), ("Add", 1)]);
+        }
+    }
 }

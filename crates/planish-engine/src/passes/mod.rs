@@ -13,12 +13,22 @@
 //!    becomes constant.
 //! 3. `fold-constants`, then `common-subexpressions`: fewer and plainer nodes for all that follows.
 
+mod absorb_affine;
+mod activations;
+mod channel_shuffles;
 mod common;
 mod dead_code;
 mod fold_constants;
+mod global_pools;
+mod identities;
 mod known_contents;
+mod matrix_bias;
+mod pads;
+mod pattern;
+mod reshapes;
 mod rewrite;
 mod specialise;
+mod symbolic_shapes;
 #[cfg(test)]
 mod testing;
 
@@ -42,6 +52,15 @@ pub fn passes() -> &'static [&'static dyn Pass] {
         &known_contents::KnownContents,
         &fold_constants::FoldConstants,
         &common::CommonSubexpressions,
+        &symbolic_shapes::SymbolicShapes,
+        &identities::Identities,
+        &channel_shuffles::ChannelShuffles,
+        &reshapes::Reshapes,
+        &global_pools::GlobalPools,
+        &pads::Pads,
+        &activations::Activations,
+        &matrix_bias::MatrixBias,
+        &absorb_affine::AbsorbAffine,
     ]
 }
 

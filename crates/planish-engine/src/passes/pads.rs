@@ -89,7 +89,8 @@ fn border(rewriter: &Rewriter, value: ValueId) -> Option<Border> {
         Some(constant) => *rewriter.constant(constant)?.to_f64s().first()?,
     };
     let given = rewriter.ints_input(node, 1)?;
-    let pads: Vec<usize> = given.into_iter().map(usize::try_from).collect::<std::result::Result<_, _>>().ok()?;
+    let pads: Vec<usize> =
+        given.into_iter().map(usize::try_from).collect::<std::result::Result<_, _>>().ok()?;
     let inside = node.input(0)?;
     let rank = match node.input(3) {
         None => pads.len() / 2,
@@ -148,4 +149,78 @@ fn is_not_negative(rewriter: &Rewriter, value: ValueId) -> bool {
     }
     let low = rewriter.constant_input(node, 1).map(|low| low.to_f64s());
     node.op.is_op::<Clip>() && low.is_some_and(|low| low.first().is_some_and(|&low| low >= 0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passes::testing::{check, check_inferred, input, list, scalar, unary, weights};
+
+    /// "x" `[1, 2, 5, 6]`, through `before`, padded by `pads` of `number`.
+    fn padded(before: Option<UnaryFunction>, pads: &[i64], number: f32) -> (Graph, ValueId) {
+        let (mut g, mut x) = input(&[1, 2, 5, 6]);
+        if let Some(function) = before {
+            x = unary(&mut g, "before", function, x);
+        }
+        let pads = list(&mut g, "pads", pads);
+        let number = scalar(&mut g, "number", number);
+        let p = g.add_node("pad", Pad { mode: PadMode::Constant }, &[x, pads, number]);
+        (g, p)
+    }
+    fn convolved(pads: &[i64], number: f32, conv: Conv) -> Graph {
+        let (mut g, p) = padded(None, pads, number);
+        let w = weights(&mut g, "w", &[3, 2, 3, 3]);
+        let y = g.add_node("y", conv, &[p, w]);
+        g.outputs.push(y);
+        g
+    }
+    fn window() -> PoolWindow {
+        PoolWindow { kernel_shape: vec![3, 2], strides: vec![2, 1], ..PoolWindow::default() }
+    }
+    fn pooled(before: Option<UnaryFunction>, pads: &[i64], number: f32, pool: impl Operator) -> Graph {
+        let (mut g, p) = padded(before, pads, number);
+        let y = g.add_node("y", pool, &[p]);
+        g.outputs.push(y);
+        g
+    }
+
+    #[test]
+    fn zeros_go_into_convolutions() {
+        let plain = convolved(&[0, 0, 1, 2, 0, 0, 0, 1], 0.0, Conv::default());
+        check(&Pads, plain, &[("Conv", 1)]);
+        let own = Conv { pads: vec![1, 0, 0, 1], strides: vec![2, 2], ..Conv::default() };
+        check(&Pads, convolved(&[0, 0, 1, 2, 0, 0, 0, 1], 0.0, own), &[("Conv", 1)]);
+        let same = Conv { auto_pad: AutoPad::SameUpper, strides: vec![2, 2], ..Conv::default() };
+        check_inferred(&Pads, convolved(&[0, 0, 1, 2, 0, 0, 0, 1], 0.0, same), &[("Conv", 1)]);
+    }
+
+    #[test]
+    fn other_borders_stay() {
+        let stays = &[("Pad", 1), ("Conv", 1)];
+        check(&Pads, convolved(&[0, 0, 1, 1, 0, 0, 1, 1], 1.0, Conv::default()), stays);
+        check(&Pads, convolved(&[1, 0, 1, 1, 0, 0, 1, 1], 0.0, Conv::default()), stays);
+        check(&Pads, convolved(&[0, 0, -1, 1, 0, 0, 1, 1], 0.0, Conv::default()), stays);
+        let mut mirrored = convolved(&[0, 0, 1, 1, 0, 0, 1, 1], 0.0, Conv::default());
+        mirrored.nodes[0].op = Arc::new(Pad { mode: PadMode::Reflect });
+        check(&Pads, mirrored, stays);
+    }
+
+    #[test]
+    fn pools_take_what_does_not_change_them() {
+        let pads = &[0, 0, 1, 1, 0, 0, 1, 0];
+        let max = || MaxPool { window: window(), column_major: false };
+        let mean = |count_include_pad, pads: &[usize]| {
+            let window = PoolWindow { pads: pads.to_vec(), ..window() };
+            AveragePool { window, count_include_pad }
+        };
+        check(&Pads, pooled(None, pads, f32::NEG_INFINITY, max()), &[("MaxPool", 1)]);
+        let relu = Some(UnaryFunction::Relu);
+        check(&Pads, pooled(relu, pads, 0.0, max()), &[("Relu", 1), ("MaxPool", 1)]);
+        check(&Pads, pooled(None, pads, 0.0, max()), &[("Pad", 1), ("MaxPool", 1)]);
+        check(&Pads, pooled(None, pads, 0.0, mean(false, &[])), &[("AveragePool", 1)]);
+        check(&Pads, pooled(None, pads, 0.0, mean(true, &[1, 0, 1, 0])), &[("AveragePool", 1)]);
+        check(&Pads, pooled(None, pads, 0.0, mean(false, &[1, 0, 1, 0])), &[("Pad", 1), ("AveragePool", 1)]);
+        let wide = &[0, 0, 0, 2, 0, 0, 0, 2];
+        check(&Pads, pooled(None, wide, 0.0, mean(false, &[])), &[("Pad", 1), ("AveragePool", 1)]);
+    }
 }

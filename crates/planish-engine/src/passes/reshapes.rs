@@ -84,3 +84,60 @@ fn composed(rewriter: &Rewriter, id: NodeId) -> Option<(ValueId, Vec<usize>)> {
     let (first, second) = (first.order(rank).ok()?, second.order(rank).ok()?);
     Some((x, second.into_iter().map(|axis| first[axis]).collect()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passes::testing::{binary, check, check_inferred, input, list};
+    use planish_graph::Dim;
+    use planish_graph::ops::math::binary::BinaryFunction::Add;
+    use planish_graph::ops::movement::flatten::Flatten;
+    use planish_graph::ops::movement::squeeze::Unsqueeze;
+
+    #[test]
+    fn only_the_last_shape_counts() {
+        let (mut g, x) = input(&[2, 3, 4]);
+        let flat = g.add_node("flat", Flatten { axis: 1 }, &[x]);
+        let axis = list(&mut g, "axis", &[0]);
+        let wide = g.add_node("wide", Unsqueeze, &[flat, axis]);
+        let shape = list(&mut g, "shape", &[4, 0, -1]);
+        let y = g.add_node("y", Reshape { allow_zero: false }, &[wide, shape]);
+        g.outputs.push(y);
+        check_inferred(&Reshapes, g, &[("Reshape", 1)]);
+    }
+
+    #[test]
+    fn open_shapes_need_targets_without_zeros() {
+        for (target, left) in [(&[12, -1][..], 1), (&[0, -1], 2)] {
+            let (mut g, x) = input(&[2, 3, 4]);
+            g.value_mut(x).shape = Some(vec![Dim::Unknown, Dim::Fixed(3), Dim::Fixed(4)]);
+            let first = list(&mut g, "first", &[3, -1, 2]);
+            let between = g.add_node("between", Reshape { allow_zero: false }, &[x, first]);
+            let second = list(&mut g, "second", target);
+            let y = g.add_node("y", Reshape { allow_zero: false }, &[between, second]);
+            g.outputs.push(y);
+            check(&Reshapes, g, &[("Reshape", left)]);
+        }
+    }
+
+    #[test]
+    fn transpositions_compose() {
+        let (mut g, x) = input(&[2, 3, 4]);
+        let a = g.add_node("a", Transpose { perm: Some(vec![1, 2, 0]) }, &[x]);
+        let b = g.add_node("b", Transpose { perm: None }, &[a]);
+        let other = g.add_node("other", Transpose { perm: Some(vec![0, 2, 1]) }, &[x]);
+        let flat = g.add_node("flat", Flatten { axis: 0 }, &[other]);
+        g.outputs = vec![b, flat];
+        check(&Reshapes, g, &[("Transpose", 2), ("Flatten", 1)]);
+    }
+
+    #[test]
+    fn moving_axes_of_one_is_reshaping() {
+        let (mut g, x) = input(&[2, 1, 4]);
+        let moved = g.add_node("moved", Transpose { perm: Some(vec![1, 0, 2]) }, &[x]);
+        let kept = g.add_node("kept", Transpose { perm: Some(vec![2, 1, 0]) }, &[x]);
+        let moved = binary(&mut g, "sum", Add, moved, moved);
+        g.outputs = vec![moved, kept];
+        check_inferred(&Reshapes, g, &[("Reshape", 1), ("Transpose", 1), ("Add", 1)]);
+    }
+}

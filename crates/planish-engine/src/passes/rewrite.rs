@@ -20,7 +20,6 @@ pub(super) struct Rewriter<'g> {
     makers: Vec<Option<(NodeId, usize)>>,
     /// By value: the nodes and input places that read it.
     uses: Vec<BTreeSet<(NodeId, usize)>>,
-    is_input: HashSet<ValueId>,
     is_output: HashSet<ValueId>,
     /// By node: gone.
     dead: Vec<bool>,
@@ -47,7 +46,6 @@ impl<'g> Rewriter<'g> {
         Rewriter {
             makers: graph.producers(),
             uses,
-            is_input: graph.inputs.iter().copied().collect(),
             is_output: graph.outputs.iter().copied().collect(),
             dead: vec![false; graph.nodes.len()],
             original: graph.nodes.len(),
@@ -123,31 +121,15 @@ impl<'g> Rewriter<'g> {
     pub fn is_output(&self, value: ValueId) -> bool {
         self.is_output.contains(&value)
     }
-    /// Whether the caller of the graph gives `value`.
-    pub fn is_input(&self, value: ValueId) -> bool {
-        self.is_input.contains(&value)
-    }
     /// Whether nothing reads `value`.
     pub fn is_unused(&self, value: ValueId) -> bool {
         self.uses[value.0 as usize].is_empty() && !self.is_output(value)
-    }
-    /// The nodes that read `value`, once for each time.
-    pub fn readers(&self, value: ValueId) -> impl Iterator<Item = NodeId> + '_ {
-        self.uses[value.0 as usize].iter().map(|&(node, _)| node)
     }
     /// How often `value` is read, the caller of the graph counted.
     pub fn use_count(&self, value: ValueId) -> usize {
         self.uses[value.0 as usize].len() + self.is_output(value) as usize
     }
-    /// The only reader of `value`.
-    pub fn sole_reader(&self, value: ValueId) -> Option<NodeId> {
-        if self.use_count(value) != 1 {
-            return None;
-        }
-        self.readers(value).next()
-    }
-    /// Counts one more rewrite.
-    pub fn count(&mut self) {
+    fn count(&mut self) {
         self.rewrites += 1;
     }
 

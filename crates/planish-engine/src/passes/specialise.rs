@@ -40,3 +40,35 @@ pub fn specialise(graph: &Graph, input_shapes: &[Vec<usize>]) -> Result<Speciali
     let facts = infer(&graph, &inputs)?;
     Ok(Specialised { graph, facts, reports })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passes::testing::{check_same, histogram, input, list};
+    use planish_graph::ops::movement::concat::Concat;
+    use planish_graph::ops::movement::gather::Gather;
+    use planish_graph::ops::movement::reshape::Reshape;
+    use planish_graph::ops::movement::shape::Shape;
+    use planish_graph::{DType, Dim};
+
+    #[test]
+    fn no_shape_arithmetic_remains() {
+        let (mut g, x) = input(&[]);
+        g.value_mut(x).shape = Some(vec![Dim::Symbol("n".into()), Dim::Unknown, Dim::Fixed(4)]);
+        let shape = g.add_node("shape", Shape { start: 0, end: None }, &[x]);
+        let picked = list(&mut g, "picked", &[1, 0]);
+        let swapped = g.add_node("swapped", Gather { axis: 0 }, &[shape, picked]);
+        let rest = list(&mut g, "rest", &[-1]);
+        let target = g.add_node("target", Concat { axis: 0 }, &[swapped, rest]);
+        let y = g.add_node("y", Reshape { allow_zero: false }, &[x, target]);
+        g.outputs.push(y);
+        let made = specialise(&g, &[vec![2, 3, 4]]).unwrap();
+        assert_eq!(histogram(&made.graph), [("Reshape", 1)].into());
+        let fact = made.facts[made.graph.outputs[0].0 as usize].clone();
+        assert_eq!(fact, Some(Fact::new(DType::F32, &[3, 2, 4])));
+        g.value_mut(x).shape = Some(fixed_dims(&[2, 3, 4]));
+        check_same(&g, &made.graph);
+        assert!(specialise(&g, &[vec![2, 3, 5]]).is_err());
+        assert!(specialise(&g, &[]).is_err());
+    }
+}

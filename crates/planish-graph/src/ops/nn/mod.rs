@@ -2,6 +2,7 @@
 
 pub mod axis_normalization;
 pub mod batch_normalization;
+pub mod channel_shuffle;
 mod checks;
 pub mod conv;
 pub mod conv_integer;
@@ -23,6 +24,7 @@ pub mod window;
 use super::OperatorEntry;
 use axis_normalization::{LpNormalization, MeanVarianceNormalization};
 use batch_normalization::BatchNormalization;
+use channel_shuffle::ChannelShuffle;
 use conv::Conv;
 use conv_integer::{ConvInteger, QLinearConv};
 use conv_transpose::ConvTranspose;
@@ -59,6 +61,7 @@ pub(super) static OPERATORS: &[OperatorEntry] = &[
     OperatorEntry::onnx("LpPool", LpPool::read),
     OperatorEntry::onnx("MatMulInteger", MatMulInteger::read),
     OperatorEntry::onnx("MaxPool", MaxPool::read),
+    OperatorEntry { domain: "planish", name: "ChannelShuffle", read: ChannelShuffle::read },
     OperatorEntry::onnx("MaxUnpool", MaxUnpool::read),
     OperatorEntry::onnx("MeanVarianceNormalization", MeanVarianceNormalization::read),
     OperatorEntry::onnx("QLinearConv", QLinearConv::read),
