@@ -6,6 +6,8 @@
 //! counter. The error of a sum of n numbers then grows with log n (N. J. Higham, "The accuracy of floating point summation",
 //! SIAM J. Sci. Comput. 14, 1993).
 
+use std::mem::MaybeUninit;
+
 use crate::simd::{Simd, math};
 
 /// Numbers folded one after the other.
@@ -87,50 +89,55 @@ pub(crate) unsafe fn fold_columns<S: Simd, F: Fold, const V: usize>(
     columns: usize,
     center: [S::F32; V],
 ) -> [S::F32; V] {
-    let full = columns >= V * S::LANES;
-    let read = |row: usize| {
-        let mut terms = [s.zero(); V];
-        for v in 0..V {
-            // SAFETY: the lanes below `columns` of the row are readable.
-            let x = unsafe {
-                let p = p.offset(row as isize * stride).wrapping_add(v * S::LANES);
-                if full { s.load(p) } else { s.load_partial(p, columns.saturating_sub(v * S::LANES)) }
-            };
-            terms[v] = F::term(s, x, center[v]);
-        }
-        terms
-    };
-    let join = |mut a: [S::F32; V], b: [S::F32; V]| {
-        for v in 0..V {
-            a[v] = F::join(s, a[v], b[v]);
-        }
-        a
-    };
-    let mut levels = [[s.zero(); V]; LEVELS];
+    // Levels are read only where they were written.
+    let mut levels = [const { MaybeUninit::<[S::F32; V]>::uninit() }; LEVELS];
     let blocks = rows.div_ceil(BLOCK);
     for block in 0..blocks {
         let start = block * BLOCK;
-        let mut sum = read(start);
-        for row in start + 1..(start + BLOCK).min(rows) {
-            sum = join(sum, read(row));
+        let mut sum = [s.zero(); V];
+        for row in start..(start + BLOCK).min(rows) {
+            for v in 0..V {
+                // SAFETY: the lanes below `columns` of the row are readable.
+                let x = unsafe {
+                    let p = p.offset(row as isize * stride).wrapping_add(v * S::LANES);
+                    if V * S::LANES <= columns {
+                        s.load(p)
+                    } else {
+                        s.load_partial(p, columns.saturating_sub(v * S::LANES))
+                    }
+                };
+                let term = F::term(s, x, center[v]);
+                sum[v] = if row == start { term } else { F::join(s, sum[v], term) };
+            }
         }
         // Level l holds 2^l blocks where bit l of `block` is set.
         let mut level = 0;
         while block >> level & 1 == 1 {
-            sum = join(levels[level], sum);
+            // SAFETY: the level was written when that bit became set.
+            sum = join::<S, F, V>(s, unsafe { levels[level].assume_init() }, sum);
             level += 1;
         }
-        levels[level] = sum;
+        levels[level].write(sum);
     }
     let mut level = blocks.trailing_zeros() as usize;
-    let mut sum = levels[level];
+    // SAFETY: `rows >= 1`, so a bit of `blocks` is set, and the levels of set bits were written.
+    let mut sum = unsafe { levels[level].assume_init() };
     while blocks >> (level + 1) != 0 {
         level += 1;
         if blocks >> level & 1 == 1 {
-            sum = join(levels[level], sum);
+            // SAFETY: as above.
+            sum = join::<S, F, V>(s, unsafe { levels[level].assume_init() }, sum);
         }
     }
     sum
+}
+
+#[inline(always)]
+fn join<S: Simd, F: Fold, const V: usize>(s: S, a: [S::F32; V], mut b: [S::F32; V]) -> [S::F32; V] {
+    for v in 0..V {
+        b[v] = F::join(s, a[v], b[v]);
+    }
+    b
 }
 
 /// Folds `len` consecutive numbers.
@@ -140,30 +147,37 @@ pub(crate) unsafe fn fold_columns<S: Simd, F: Fold, const V: usize>(
 #[inline(always)]
 pub(crate) unsafe fn fold_row<S: Simd, F: Fold>(s: S, p: *const f32, len: usize, center: f32) -> f32 {
     const VECTORS: usize = 4;
+    const MOST_LANES: usize = 16;
     let center = s.splat(center);
     let width = VECTORS * S::LANES;
-    let mut result = F::IDENTITY;
-    // The lanes of a vector that exist, joined from the left.
-    let mut join_lanes = |v: S::F32, n: usize| {
-        let mut lanes = [0.0f32; 16];
-        // SAFETY: no vector has more lanes.
-        unsafe { s.store(lanes.as_mut_ptr(), v) };
-        lanes[..n].iter().for_each(|&lane| result = F::join_one(result, lane));
-    };
-    // SAFETY: all reads stay below `len`.
+    let mut sum = s.splat(F::IDENTITY);
+    // SAFETY: all reads stay below `len`; no vector has more lanes than `lanes`.
     unsafe {
         if len >= width {
             let stride = width as isize;
             let [a, b, c, d] =
                 fold_columns::<S, F, VECTORS>(s, p, len / width, stride, width, [center; VECTORS]);
-            join_lanes(F::join(s, F::join(s, a, b), F::join(s, c, d)), S::LANES);
+            sum = F::join(s, F::join(s, a, b), F::join(s, c, d));
         }
         let mut i = len / width * width;
         while i < len {
-            let n = (len - i).min(S::LANES);
-            join_lanes(F::term(s, s.load_partial(p.add(i), n), center), n);
-            i += n;
+            let n = len - i;
+            let mut term = F::term(s, s.load_partial(p.add(i), n), center);
+            if n < S::LANES {
+                let mut lanes = [F::IDENTITY; MOST_LANES];
+                s.store_partial(lanes.as_mut_ptr(), n, term);
+                term = s.load(lanes.as_ptr());
+            }
+            sum = F::join(s, sum, term);
+            i += S::LANES;
         }
+        let mut lanes = [F::IDENTITY; MOST_LANES];
+        s.store(lanes.as_mut_ptr(), sum);
+        for half in [8, 4, 2, 1] {
+            for lane in 0..half {
+                lanes[lane] = F::join_one(lanes[lane], lanes[lane + half]);
+            }
+        }
+        lanes[0]
     }
-    result
 }

@@ -24,12 +24,36 @@ impl KernelInfo {
     }
 }
 
+/// The kernels that are no convolutions: each a function of the module of its family.
+const OTHERS: [(&str, &str); 21] = [
+    ("transposed", "transposed convolution"),
+    ("packed panels", "matrix product"),
+    ("unary", "elementwise"),
+    ("binary", "elementwise"),
+    ("max", "pooling"),
+    ("average", "pooling"),
+    ("L1", "pooling"),
+    ("L2", "pooling"),
+    ("fold", "reduction"),
+    ("over channels", "softmax"),
+    ("over rows", "softmax"),
+    ("scale and shift", "normalisation"),
+    ("group", "normalisation"),
+    ("layer", "normalisation"),
+    ("local response", "normalisation"),
+    ("separable taps", "resize"),
+    ("strided", "copy"),
+    ("channels first and last", "copy"),
+    ("channel shuffle", "copy"),
+    ("depth to space and back", "copy"),
+    ("index tables", "copy"),
+];
+
 /// Every kernel for every instruction set, whether this machine has it or not.
 pub fn kernels() -> Vec<KernelInfo> {
     let convolutions = conv::algorithms().iter().map(|algorithm| (algorithm.name(), "convolution"));
-    let others = [("transposed", "transposed convolution"), ("packed panels", "matrix product")];
     convolutions
-        .chain(others)
+        .chain(OTHERS)
         .flat_map(|(name, family)| Isa::ALL.map(|isa| KernelInfo { name, family, isa }))
         .collect()
 }

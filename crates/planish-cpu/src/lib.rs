@@ -13,11 +13,16 @@ pub mod matmul;
 pub mod simd;
 pub mod view;
 
+pub mod copy;
 mod denormals;
 pub mod elementwise;
 mod fold;
+pub mod gather;
+pub mod normalize;
+pub mod pooling;
 pub mod processors;
 pub mod reduce;
+pub mod resize;
 pub mod softmax;
 pub mod strided;
 pub mod threads;

@@ -1,7 +1,7 @@
 //! Softmax and its logarithm, which turn the scores of a classifier, or of each pixel of a segmentation, into probabilities. The
 //! largest score is subtracted first, so that no exponential overflows.
 
-use crate::elementwise::map;
+use crate::elementwise::{Map, Span};
 use crate::fold::{ExpSum, Largest, Sum, fold_columns, fold_row};
 use crate::isa::Isa;
 use crate::simd::{Simd, SimdOp, dispatch, math};
@@ -72,6 +72,39 @@ pub fn softmax_rows(
     });
 }
 
+/// `e^(x - a)`
+#[derive(Clone, Copy)]
+struct ExpOfDifference(f32);
+
+impl Map for ExpOfDifference {
+    #[inline(always)]
+    fn map<S: Simd>(self, s: S, x: S::F32) -> S::F32 {
+        math::exp(s, s.sub(x, s.splat(self.0)))
+    }
+}
+
+/// `x a`
+#[derive(Clone, Copy)]
+struct Product(f32);
+
+impl Map for Product {
+    #[inline(always)]
+    fn map<S: Simd>(self, s: S, x: S::F32) -> S::F32 {
+        s.mul(x, s.splat(self.0))
+    }
+}
+
+/// `x - a - b`
+#[derive(Clone, Copy)]
+struct Difference(f32, f32);
+
+impl Map for Difference {
+    #[inline(always)]
+    fn map<S: Simd>(self, s: S, x: S::F32) -> S::F32 {
+        s.sub(s.sub(x, s.splat(self.0)), s.splat(self.1))
+    }
+}
+
 struct RowsTask {
     kind: Softmax,
     range: std::ops::Range<usize>,
@@ -96,13 +129,13 @@ impl SimdOp for RowsTask {
                 let largest = fold_row::<S, Largest>(s, from, n, 0.0);
                 match self.kind {
                     Softmax::Probability => {
-                        map(s, from, to, n, |x| math::exp(s, s.sub(x, s.splat(largest))));
+                        Span::row(from, to, n).map(s, ExpOfDifference(largest));
                         let scale = 1.0 / fold_row::<S, Sum>(s, to, n, 0.0);
-                        map(s, to, to, n, |x| s.mul(x, s.splat(scale)));
+                        Span::row(to, to, n).map(s, Product(scale));
                     }
                     Softmax::Logarithm => {
                         let logarithm = fold_row::<S, ExpSum>(s, from, n, largest).ln();
-                        map(s, from, to, n, |x| s.sub(s.sub(x, s.splat(largest)), s.splat(logarithm)));
+                        Span::row(from, to, n).map(s, Difference(largest, logarithm));
                     }
                 }
             }

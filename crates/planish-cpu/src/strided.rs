@@ -308,6 +308,8 @@ pub(crate) struct Block<const N: usize> {
 pub(crate) struct Nest<const N: usize> {
     /// From the outermost to the innermost, at least two axes.
     axes: Vec<(usize, [isize; N])>,
+    /// Columns of a block, where there are enough rows.
+    columns: usize,
 }
 
 impl<const N: usize> Nest<N> {
@@ -330,7 +332,7 @@ impl<const N: usize> Nest<N> {
         while axes.len() < 2 {
             axes.insert(0, (1, [0; N]));
         }
-        Self { axes }
+        Self { axes, columns: GRAIN / 2 }
     }
 
     /// The same nest with an innermost axis along which every tensor is contiguous, of length 1 where there is none.
@@ -341,59 +343,102 @@ impl<const N: usize> Nest<N> {
         self
     }
 
+    /// The same nest, its axes in the order that `rank` sorts them to.
+    pub(crate) fn sorted_by_key<K: Ord>(layouts: [&Layout; N], rank: impl Fn([isize; N]) -> K) -> Self {
+        let mut order: Vec<usize> = (0..layouts[0].rank).collect();
+        order.sort_by_key(|&axis| rank(layouts.map(|layout| layout.strides[axis])));
+        let permuted = layouts.map(|layout| layout.permute(&order));
+        Self::new(std::array::from_fn(|tensor| &permuted[tensor]))
+    }
+
+    /// The length of the innermost axis and the strides along it.
+    pub(crate) fn innermost(&self) -> (usize, [isize; N]) {
+        self.axes[self.axes.len() - 1]
+    }
+
+    /// Moves the axis along which tensor `tensor` is contiguous next to the innermost one, and makes blocks square rather than
+    /// wide. Whether there is one.
+    pub(crate) fn pair_with_contiguous(&mut self, tensor: usize) -> bool {
+        let last = self.axes.len() - 1;
+        let found = self.axes[..last].iter().position(|&(size, strides)| size > 1 && strides[tensor] == 1);
+        if let Some(axis) = found {
+            self.axes[axis..last].rotate_left(1);
+            self.columns = 128;
+        }
+        found.is_some()
+    }
+
     /// Runs `kernel` over all blocks. Each element is visited once, by one thread; a block has at most 16 Ki elements unless
     /// its rows are longer and cannot be cut evenly.
     pub(crate) fn run(&self, isa: Isa, pool: &ThreadPool, kernel: &impl BlockKernel<N>) {
         let (outer, inner) = self.axes.split_at(self.axes.len() - 2);
         let [(rows, row_strides), (len, steps)] = [inner[0], inner[1]];
-        let outer_count: usize = outer.iter().map(|&(size, _)| size).product();
-        if outer_count * rows * len == 0 {
+        if self.axes.iter().any(|&(size, _)| size == 0) {
             return;
         }
         // A long row is cut at multiples of all vector lengths, short rows are taken together.
-        let columns = len.min(GRAIN / 2);
+        let columns = len.min((GRAIN / 2 / rows).max(self.columns));
         let block_rows = (GRAIN / 2 / columns).clamp(1, rows);
-        let (row_blocks, column_blocks) = (rows.div_ceil(block_rows), len.div_ceil(columns));
-        let blocks = outer_count * row_blocks * column_blocks;
+        let mut axes = [(1, [0; N]); MAX_RANK + 2];
+        let count = self.axes.len();
+        axes[..count - 2].copy_from_slice(outer);
+        axes[count - 2] = (rows.div_ceil(block_rows), row_strides.map(|stride| stride * block_rows as isize));
+        axes[count - 1] = (len.div_ceil(columns), steps.map(|step| step * columns as isize));
+        let whole = Block { offsets: [0; N], rows: block_rows, row_strides, len: columns, steps };
+        let blocks = axes.iter().map(|&(size, _)| size).product();
+        let size = (rows, len);
         pool.run_ranges(blocks, GRAIN.div_ceil(block_rows * columns), |range| {
-            let make = |index: usize| {
-                let (index, column) = (index / column_blocks, index % column_blocks * columns);
-                let (mut index, row) = (index / row_blocks, index % row_blocks * block_rows);
-                let mut offsets = [0isize; N];
-                for &(size, strides) in outer.iter().rev() {
-                    let position = (index % size) as isize;
-                    index /= size;
-                    for (offset, stride) in offsets.iter_mut().zip(strides) {
-                        *offset += position * stride;
-                    }
-                }
-                for tensor in 0..N {
-                    offsets[tensor] += row as isize * row_strides[tensor] + column as isize * steps[tensor];
-                }
-                let (rows, len) = (block_rows.min(rows - row), columns.min(len - column));
-                Block { offsets, rows, row_strides, len, steps }
-            };
-            dispatch(isa, Blocks { range, make, kernel });
+            dispatch(isa, Blocks { range, axes: &axes[..count], whole, size, kernel });
         });
     }
 }
 
 /// A range of blocks on one thread, compiled for each instruction set.
-struct Blocks<'a, M, K> {
+struct Blocks<'a, const N: usize, K> {
     range: std::ops::Range<usize>,
-    make: M,
+    /// How many blocks there are along each axis, and the distance from one to the next. The last two axes are those of the blocks.
+    axes: &'a [(usize, [isize; N])],
+    /// A block of full size.
+    whole: Block<N>,
+    /// The lengths of the last two axes, of which the last blocks may have only a part.
+    size: (usize, usize),
     kernel: &'a K,
 }
 
-impl<const N: usize, M: Fn(usize) -> Block<N>, K: BlockKernel<N>> SimdOp for Blocks<'_, M, K> {
+impl<const N: usize, K: BlockKernel<N>> SimdOp for Blocks<'_, N, K> {
     type Output = ();
 
     #[inline(always)]
     fn eval<S: Simd>(self, simd: S) {
-        for index in self.range {
-            let block = (self.make)(index);
-            // SAFETY: `make` stays inside the nest, whose axes are those of the tensors.
+        let mut block = self.whole;
+        let last = self.axes.len() - 1;
+        // Where the range begins; from there on, counted up digit by digit.
+        let mut position = [0; MAX_RANK + 2];
+        let mut rest = self.range.start;
+        for (axis, &(size, strides)) in self.axes.iter().enumerate().rev() {
+            position[axis] = rest % size;
+            rest /= size;
+            for (offset, stride) in block.offsets.iter_mut().zip(strides) {
+                *offset += position[axis] as isize * stride;
+            }
+        }
+        for _ in self.range {
+            block.rows = self.whole.rows.min(self.size.0 - position[last - 1] * self.whole.rows);
+            block.len = self.whole.len.min(self.size.1 - position[last] * self.whole.len);
+            // SAFETY: the position counts blocks of the nest, whose axes are those of the tensors.
             unsafe { self.kernel.block(simd, &block) };
+            for (axis, &(size, strides)) in self.axes.iter().enumerate().rev() {
+                position[axis] += 1;
+                let full = position[axis] == size;
+                let steps = if full { 1 - size as isize } else { 1 };
+                for (offset, stride) in block.offsets.iter_mut().zip(strides) {
+                    *offset += steps * stride;
+                }
+                if !full {
+                    break;
+                }
+                position[axis] = 0;
+            }
         }
     }
 }

@@ -59,10 +59,6 @@ pub(crate) struct Tolerance {
 impl Tolerance {
     pub(crate) const EXACT: Self = Self { absolute: 0.0, relative: 0.0 };
 
-    pub(crate) const fn relative(relative: f64) -> Self {
-        Self { absolute: 0.0, relative }
-    }
-
     pub(crate) const fn both(error: f64) -> Self {
         Self { absolute: error, relative: error }
     }

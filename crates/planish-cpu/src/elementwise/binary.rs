@@ -1,6 +1,6 @@
 //! Functions of two numbers, over tensors that need not have the same shape.
 
-use super::unary::activate;
+use super::unary::Span;
 use crate::epilogue::Activation;
 use crate::isa::Isa;
 use crate::simd::Simd;
@@ -102,7 +102,7 @@ struct BinaryKernel {
 }
 
 impl BinaryKernel {
-    /// The block with the function in the innermost loop. The activation then passes over the row once more, in the first cache.
+    /// The block with the function in the innermost loop. The activation then passes over the block once more, in the first cache.
     ///
     /// # Safety
     /// As for [`BlockKernel::block`].
@@ -153,15 +153,18 @@ impl BlockKernel<3> for BinaryKernel {
                 }),
             }
             if self.activation != Activation::None {
-                for row in 0..block.rows as isize {
-                    let to = self.to.get().offset(block.offsets[2] + row * block.row_strides[2]);
-                    if block.steps[2] == 1 {
-                        activate(self.activation, s, to, to, block.len);
-                    } else {
-                        (0..block.len as isize).for_each(|i| {
-                            let p = to.offset(i * block.steps[2]);
-                            activate(self.activation, s, p, p, 1);
-                        });
+                let to = self.to.get().offset(block.offsets[2]);
+                let (stride, step) = (block.row_strides[2], block.steps[2]);
+                let (rows, len) = (block.rows, block.len);
+                if step == 1 {
+                    let span = Span { from: to, from_stride: stride, to, to_stride: stride, rows, len };
+                    span.activate(s, self.activation);
+                } else {
+                    for row in 0..rows as isize {
+                        let to = to.offset(row * stride);
+                        let span =
+                            Span { from: to, from_stride: step, to, to_stride: step, rows: len, len: 1 };
+                        span.activate(s, self.activation);
                     }
                 }
             }

@@ -7,8 +7,8 @@ mod binary;
 mod unary;
 
 pub use binary::{Binary, binary};
+pub(crate) use unary::{Map, Span};
 pub use unary::{Unary, unary, unary_in_place};
-pub(crate) use unary::{activate, map};
 
 #[cfg(test)]
 mod tests;

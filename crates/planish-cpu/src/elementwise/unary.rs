@@ -3,75 +3,141 @@
 
 use crate::epilogue::Activation;
 use crate::isa::Isa;
-use crate::simd::{Simd, math};
+use crate::simd::{Simd, SimdOp, math};
 use crate::strided::{Block, BlockKernel, Nest, Shared, Strided, StridedMut};
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
 
-/// Applies `f` to `len` numbers. `f` is called in one place, so that it is inlined.
-///
-/// # Safety
-/// `len` numbers must be readable at `from` and writable at `to`; the two are the same or do not overlap.
-#[inline(always)]
-pub(crate) unsafe fn map<S: Simd>(
-    s: S,
-    from: *const f32,
-    to: *mut f32,
-    len: usize,
-    f: impl Fn(S::F32) -> S::F32,
-) {
-    let mut i = 0;
-    while i < len {
-        let n = len - i;
-        // SAFETY: `i < len`, and at most `n` numbers are touched.
-        unsafe {
-            let x = if n >= S::LANES { s.load(from.add(i)) } else { s.load_partial(from.add(i), n) };
-            let y = f(x);
-            if n >= S::LANES { s.store(to.add(i), y) } else { s.store_partial(to.add(i), n, y) }
-        }
-        i += S::LANES;
+/// A function of every lane. A trait and no closure, because only a method can be marked to be inlined always: a closure as long as
+/// an exponential would be left as a function of its own, compiled for the baseline machine.
+pub(crate) trait Map: Copy {
+    /// The function. Implementations are `#[inline(always)]`.
+    fn map<S: Simd>(self, s: S, x: S::F32) -> S::F32;
+}
+
+/// Rows of numbers on their way from one place to another.
+#[derive(Clone, Copy)]
+pub(crate) struct Span {
+    pub from: *const f32,
+    pub from_stride: isize,
+    pub to: *mut f32,
+    pub to_stride: isize,
+    pub rows: usize,
+    pub len: usize,
+}
+
+impl Span {
+    /// A single row.
+    pub(crate) fn row(from: *const f32, to: *mut f32, len: usize) -> Self {
+        Self { from, from_stride: 0, to, to_stride: 0, rows: 1, len }
+    }
+
+    /// `to = map(from)`, in a function of its own: each loop is compiled once for each instruction set.
+    ///
+    /// # Safety
+    /// The numbers must be readable at `from` and writable at `to`; the two are the same or do not overlap.
+    #[inline(always)]
+    pub(crate) unsafe fn map<S: Simd>(self, s: S, map: impl Map) {
+        s.call(MapSpan { span: self, map });
+    }
+
+    /// `to = activation(from)`.
+    ///
+    /// # Safety
+    /// As for [`Span::map`].
+    #[inline(always)]
+    pub(crate) unsafe fn activate<S: Simd>(self, s: S, activation: Activation) {
+        s.call(ActivateSpan { span: self, activation });
     }
 }
 
-/// Applies an activation to `len` numbers: a match around the loops, because one inside would be taken for each vector.
-///
-/// # Safety
-/// As for [`map`].
-#[inline(always)]
-pub(crate) unsafe fn activate<S: Simd>(
-    activation: Activation,
-    s: S,
-    from: *const f32,
-    to: *mut f32,
-    len: usize,
-) {
-    macro_rules! loops {
-        ($($name:ident $({ $($parameter:ident),+ })?),*) => {
-            match activation {
-                $(Activation::$name $({ $($parameter),+ })? => {
-                    // SAFETY: promised by the caller.
-                    unsafe {
-                        map(s, from, to, len, |x| Activation::$name $({ $($parameter),+ })?.apply(s, x));
-                    }
-                })*
+struct MapSpan<M> {
+    span: Span,
+    map: M,
+}
+
+impl<M: Map> SimdOp for MapSpan<M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let Span { from, from_stride, to, to_stride, rows, len } = self.span;
+        for row in 0..rows as isize {
+            let mut i = 0;
+            while i < len {
+                let n = len - i;
+                // SAFETY: at most the `n` numbers that are left of the row are touched, which `Span::map` was promised.
+                unsafe {
+                    let (from, to) =
+                        (from.offset(row * from_stride).add(i), to.offset(row * to_stride).add(i));
+                    let x = if n >= S::LANES { s.load(from) } else { s.load_partial(from, n) };
+                    let y = self.map.map(s, x);
+                    if n >= S::LANES { s.store(to, y) } else { s.store_partial(to, n, y) }
+                }
+                i += S::LANES;
             }
-        };
+        }
     }
-    loops!(
-        None,
-        Relu,
-        Clip { min, max },
-        LeakyRelu { alpha },
-        Elu { alpha },
-        Sigmoid,
-        HardSigmoid { alpha, beta },
-        Silu,
-        HardSwish,
-        Tanh,
-        Gelu,
-        Mish,
-        Softplus
-    );
+}
+
+/// Makes a [`Map`] of an expression and runs it over a span.
+macro_rules! map_expression {
+    ($span:expr, $simd:ident, $x:ident, $name:ident { $($parameter:ident),* }, $body:expr) => {{
+        #[derive(Clone, Copy)]
+        struct $name {
+            $($parameter: f32),*
+        }
+
+        impl Map for $name {
+            #[inline(always)]
+            fn map<S: Simd>(self, $simd: S, $x: S::F32) -> S::F32 {
+                let Self { $($parameter),* } = self;
+                $body
+            }
+        }
+
+        // SAFETY: promised by the caller of the function this stands in.
+        unsafe { $span.map($simd, $name { $($parameter),* }) }
+    }};
+}
+
+/// A span on its way through an activation: a match around the loops, because one inside would be taken for each vector.
+struct ActivateSpan {
+    span: Span,
+    activation: Activation,
+}
+
+impl SimdOp for ActivateSpan {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        macro_rules! loops {
+            ($($name:ident $({ $($parameter:ident),+ })?),*) => {
+                match self.activation {
+                    $(Activation::$name $({ $($parameter),+ })? => map_expression!(
+                        self.span, s, x, $name { $($($parameter),+)? },
+                        Activation::$name $({ $($parameter),+ })?.apply(s, x)
+                    ),)*
+                }
+            };
+        }
+        loops!(
+            None,
+            Relu,
+            Clip { min, max },
+            LeakyRelu { alpha },
+            Elu { alpha },
+            Sigmoid,
+            HardSigmoid { alpha, beta },
+            Silu,
+            HardSwish,
+            Tanh,
+            Gelu,
+            Mish,
+            Softplus
+        );
+    }
 }
 
 macro_rules! functions {
@@ -87,19 +153,23 @@ macro_rules! functions {
             ),+ })?),*
         }
 
-        impl Unary {
-            /// Applies the function to `len` numbers.
-            ///
-            /// # Safety
-            /// As for [`map`].
+        /// A span on its way through a function.
+        struct UnarySpan {
+            span: Span,
+            function: Unary,
+        }
+
+        impl SimdOp for UnarySpan {
+            type Output = ();
+
             #[inline(always)]
-            unsafe fn apply<S: Simd>(self, $simd: S, from: *const f32, to: *mut f32, len: usize) {
-                // SAFETY: promised by the caller.
-                unsafe {
-                    match self {
-                        Unary::Activation(activation) => activate(activation, $simd, from, to, len),
-                        $(Unary::$name $({ $($parameter),+ })? => map($simd, from, to, len, |$x| $body)),*
-                    }
+            fn eval<S: Simd>(self, $simd: S) {
+                match self.function {
+                    // SAFETY: promised to `unary` by its views.
+                    Unary::Activation(activation) => unsafe { self.span.activate($simd, activation) },
+                    $(Unary::$name $({ $($parameter),+ })? => {
+                        map_expression!(self.span, $simd, $x, $name { $($($parameter),+)? }, $body)
+                    })*
                 }
             }
         }
@@ -180,14 +250,16 @@ struct UnaryKernel {
 impl BlockKernel<2> for UnaryKernel {
     #[inline(always)]
     unsafe fn block<S: Simd>(&self, s: S, block: &Block<2>) {
-        for row in 0..block.rows as isize {
-            // SAFETY: the block lies inside both views, whose steps are 1.
-            unsafe {
-                let from = self.from.get().offset(block.offsets[0] + row * block.row_strides[0]);
-                let to = self.to.get().offset(block.offsets[1] + row * block.row_strides[1]);
-                self.function.apply(s, from, to, block.len);
-            }
-        }
+        let span = Span {
+            from: self.from.get().wrapping_offset(block.offsets[0]),
+            from_stride: block.row_strides[0],
+            to: self.to.get().wrapping_offset(block.offsets[1]),
+            to_stride: block.row_strides[1],
+            rows: block.rows,
+            len: block.len,
+        };
+        // The block lies inside both views, whose steps are 1.
+        s.call(UnarySpan { span, function: self.function });
     }
 }
 
