@@ -29,8 +29,8 @@ impl ConvAlgorithm for Im2col {
         let runs = (problem.out_rows() * problem.taps() * problem.groups) as f64;
         let runs = if joins_taps(problem) { runs / problem.kernel[2] as f64 } else { runs };
         let numbers = (problem.out_rows() * problem.taps() * problem.in_channels) as f64;
-        // Measured: 12 cycles to start a copy, and a quarter of a cycle a number.
-        products + (runs * 12.0 + numbers * 0.25) / threads.max(1) as f64
+        // Measured: 20 cycles to start a copy, and a quarter of a cycle a number.
+        products + (runs * 20.0 + numbers * 0.25) / threads.max(1) as f64
     }
 
     fn prepare(

@@ -28,11 +28,8 @@ fn reduced_exp_m1<S: Simd>(s: S, x: S::F32) -> (S::F32, S::F32) {
     let n = s.round(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
     let r = s.mul_add(n, s.splat(-LN_2_HIGH), x);
     let r = s.mul_add(n, s.splat(-LN_2_LOW), r);
-    let p = polynomial(
-        s,
-        r,
-        [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5],
-    );
+    let p =
+        polynomial(s, r, [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5]);
     (n, s.mul_add(p, s.mul(r, r), r))
 }
 
