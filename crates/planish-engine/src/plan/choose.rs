@@ -220,7 +220,7 @@ fn fingerprint(isa: Isa) -> String {
 
 /// The fastest of a few runs on scratch data, in milliseconds.
 fn measure(problem: &ConvProblem, prepared: &dyn PreparedConv, pool: &ThreadPool) -> f64 {
-    let Some(out) = problem.out_size() else { return f64::MAX };
+    let Ok(out) = problem.out_size() else { return f64::MAX };
     let in_rows = problem.batch * problem.in_size.iter().product::<usize>();
     let out_rows = problem.batch * out.iter().product::<usize>();
     let input: Vec<f32> = (0..in_rows * problem.in_channels).map(|i| (i % 17) as f32 * 0.1 - 0.8).collect();

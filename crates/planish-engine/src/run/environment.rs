@@ -115,10 +115,7 @@ impl Environment<'_> {
         }
         let mut target = self.rows_mut(view);
         if layout == Layout::ChannelsLast {
-            let (images, channels) = (tensor.shape()[0], tensor.shape()[1]);
-            let pixels = tensor.shape()[2..].iter().product();
-            let rows = Rows::dense(source, images * channels, pixels).map_err(|e| Error::invalid(e.to_string()))?;
-            planish_cpu::layout::to_channels_last(self.isa, self.pool, rows, images, channels, pixels, target);
+            planish_cpu::copy::to_channels_last(self.isa, self.pool, tensor.shape()[0], source, target);
             return Ok(());
         }
         for (r, piece) in source.chunks_exact(view.channels.max(1)).enumerate() {

@@ -25,7 +25,7 @@ use std::time::Instant;
 /// memory cap of [`SessionOptions::DEFAULT_MAX_MEMORY`].
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
-    /// Worker threads, the caller among them; 0 for [`planish_cpu::threads::default_threads`].
+    /// Worker threads, the caller among them; 0 for [`planish_cpu::processors::default_threads`].
     pub threads: usize,
     /// The instruction set; `None` for the best there is, or what `PLANISH_ISA` says.
     pub isa: Option<Isa>,
@@ -88,7 +88,7 @@ impl Session {
             None => Isa::from_env().map_err(|e| Error::unsupported(e.to_string()))?,
         };
         let threads = match options.threads {
-            0 => planish_cpu::threads::default_threads(),
+            0 => planish_cpu::processors::default_threads(),
             n => n,
         };
         let budget = Budget::new(options.max_memory);

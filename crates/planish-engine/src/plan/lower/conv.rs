@@ -1,14 +1,19 @@
-//! Convolutions with constant weights: the planner's choice of algorithm, with everything fused behind it.
+//! Convolutions with constant weights, plain and transposed, with everything fused behind them.
 
 use super::{Facts, Family, Layout, Lowering, Operand, Wish};
-use planish_cpu::conv::ConvProblem;
+use planish_cpu::conv::{ConvProblem, PreparedTransposed, TransposedProblem};
 use planish_cpu::epilogue::Activation;
 use planish_graph::ops::nn::conv::Conv;
-use planish_graph::ops::nn::conv_add::{ConvAdd, FusedActivation};
+use planish_graph::ops::nn::conv_transpose::ConvTranspose;
+use planish_graph::ops::nn::fused::{ConvAdd, FusedActivation};
+use planish_graph::ops::nn::window::Window;
 use planish_graph::{DType, Error, Node, OperatorExt, Result};
 
-/// Conv and ConvAdd.
+/// Conv and ConvAdd: the planner's choice of algorithm.
 pub(super) struct Convolutions;
+
+/// ConvTranspose.
+pub(super) struct TransposedConvolutions;
 
 /// The activation that a graph names, as the kernels know it.
 pub(super) fn activation(fused: FusedActivation) -> Activation {
@@ -37,20 +42,77 @@ fn parts(node: &Node) -> Option<(&Conv, FusedActivation)> {
 /// The problem that a node poses to the kernels.
 fn problem(conv: &Conv, input: &[usize], weights: &[usize]) -> Result<ConvProblem> {
     let resolved = conv.resolve(input, weights)?;
+    let channels = [resolved.in_channels, resolved.out_channels, resolved.group];
     let window = resolved.window.volumetric();
-    let three = |values: &[usize]| [values[0], values[1], values[2]];
-    Ok(ConvProblem {
-        batch: resolved.batch,
-        in_channels: resolved.in_channels,
-        out_channels: resolved.out_channels,
-        groups: resolved.group,
-        in_size: three(&window.input),
+    Ok(of_window(resolved.batch, channels, three(&window.input), &window))
+}
+
+fn three(values: &[usize]) -> [usize; 3] {
+    [values[0], values[1], values[2]]
+}
+
+/// The kernels' problem for a volumetric window and `[in, out, groups]` channels.
+fn of_window(batch: usize, channels: [usize; 3], in_size: [usize; 3], window: &Window) -> ConvProblem {
+    let [in_channels, out_channels, groups] = channels;
+    ConvProblem {
+        batch,
+        in_channels,
+        out_channels,
+        groups,
+        in_size,
         kernel: three(&window.kernel),
         stride: three(&window.strides),
         dilation: three(&window.dilations),
         pads_begin: three(&window.pads_begin),
         pads_end: three(&window.pads_end),
-    })
+    }
+}
+
+/// The problem that a transposed convolution poses to the kernels.
+fn transposed_problem(op: &ConvTranspose, input: &[usize], weights: &[usize]) -> Option<TransposedProblem> {
+    let resolved = op.resolve(input, weights).ok()?;
+    // In the graph's words the window is that of the convolution back: its output is our input.
+    let window = resolved.window.volumetric();
+    let channels = [resolved.in_channels, resolved.out_channels, resolved.group];
+    let shape = of_window(resolved.batch, channels, three(&window.output), &window);
+    let mut problem = TransposedProblem { shape, output_padding: [0; 3] };
+    let plain = problem.out_size().ok()?;
+    for axis in 0..3 {
+        problem.output_padding[axis] = window.input[axis].checked_sub(plain[axis])?;
+    }
+    problem.validate().ok()?;
+    Some(problem)
+}
+
+impl Family for TransposedConvolutions {
+    fn wish(&self, node: &Node, facts: &Facts<'_>) -> Option<Wish> {
+        let op = node.op.as_op::<ConvTranspose>()?;
+        let (input, weights) = (facts.input(node, 0)?, facts.constant(node, 1)?);
+        let constant = weights.dtype() == DType::F32 && facts.absent_or_constant(node, 2);
+        let accepted = (3..=5).contains(&input.len()) && transposed_problem(op, input, weights.shape()).is_some();
+        (constant && accepted && facts.output(node).is_some()).then_some(Wish::ChannelsLast)
+    }
+
+    fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
+        let missing = || Error::invalid("a transposed convolution lost its input, weights or output");
+        let op = node.op.as_op::<ConvTranspose>().ok_or_else(missing)?;
+        let (x, w, y) = (node.input(0), node.input(1), node.output());
+        let (Some(x), Some(w), Some(y)) = (x, w, y) else { return Err(missing()) };
+        let weights = l.constant(w).ok_or_else(missing)?;
+        let bias = node.input(2).and_then(|b| l.constant(b)).map(|b| b.as_slice::<f32>()).transpose()?;
+        let problem = transposed_problem(op, l.shape(x)?, weights.shape()).ok_or_else(missing)?;
+        let prepared = PreparedTransposed::new(&problem, l.target.isa, weights.as_slice::<f32>()?, bias);
+        let prepared = prepared.map_err(Error::invalid)?;
+        let operand = l.operand(x, Layout::ChannelsLast)?;
+        let output = l.output(y)?;
+        let info = l.info(node, "transposed", "each phase of the stride is a convolution by itself");
+        let from = operand.clone();
+        l.push(info, &[&operand], &[&output], move |env| {
+            let (input, target) = (env.rows(&from)?, env.rows_mut(&output));
+            prepared.run(&problem, env.pool, input, None, Activation::None, target).map_err(Error::invalid)
+        });
+        Ok(())
+    }
 }
 
 impl Family for Convolutions {

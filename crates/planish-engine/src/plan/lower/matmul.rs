@@ -81,7 +81,7 @@ fn lower_matmul(l: &mut Lowering<'_>, node: &Node) -> Result<()> {
     let (a, b) = (node.input(0).ok_or_else(lost)?, node.input(1).ok_or_else(lost)?);
     let y = node.output().ok_or_else(lost)?;
     let (left, right) = (l.shape(a)?, l.shape(b)?);
-    let shape = MatMulShape::of(left, right)?;
+    let shape = MatMulShape::new(left, right)?;
     let one_matrix = right.len() <= 2;
     let (left_operand, target) = (l.operand(a, Layout::Plain)?, l.output(y)?);
     let (m, k, n) = (shape.m, shape.k, shape.n);

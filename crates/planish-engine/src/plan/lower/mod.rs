@@ -9,8 +9,11 @@ mod fallback;
 mod matmul;
 mod movement;
 mod normalize;
+mod pad;
 mod pool;
 mod reduce;
+mod resize;
+mod shuffle;
 
 pub(crate) use super::layout::{Layout, Wish};
 use super::layout;
@@ -19,7 +22,6 @@ use super::{BufferView, Kernel, Operand, Step, StepInfo, memory};
 use crate::run::environment::Environment;
 use planish_graph::error::Context;
 use planish_graph::{DType, Error, Fact, Graph, Node, Result, Tensor, ValueId};
-use planish_cpu::view::RowsMut;
 use std::collections::HashMap;
 
 /// What the plan is made for.
@@ -64,12 +66,16 @@ pub(crate) trait Family: Sync {
 /// Every family, asked in this order.
 static FAMILIES: &[&dyn Family] = &[
     &conv::Convolutions,
+    &conv::TransposedConvolutions,
     &elementwise::Elementwise,
     &movement::Movement,
     &pool::Pools,
     &matmul::MatrixProducts,
     &reduce::Reductions,
     &normalize::Normalizations,
+    &resize::Resizes,
+    &shuffle::Shuffles,
+    &pad::Pads,
 ];
 
 fn family(node: &Node, facts: &Facts<'_>) -> Option<(&'static dyn Family, Wish)> {
@@ -278,15 +284,24 @@ impl<'a> Lowering<'a> {
         let view = self.new_buffer(rows, channels);
         let (images, depth) = (shape[0], shape[1]);
         let pixels: usize = shape[2..].iter().product();
-        let from = source.clone();
+        // Seen plainly, the rows are whole planes of pixels.
+        let (from, to) = match layout {
+            Layout::ChannelsLast => (source.reshaped(images * depth, pixels), view),
+            Layout::Plain => (source.clone(), view.reshaped(images * depth, pixels)),
+        };
         let kernel = move |env: &mut Environment<'_>| {
-            let (input, output) = (env.rows(&from)?, env.rows_mut(&view));
-            match layout {
-                Layout::ChannelsLast => {
-                    planish_cpu::layout::to_channels_last(env.isa, env.pool, input, images, depth, pixels, output)
-                }
-                Layout::Plain => planish_cpu::layout::to_channels_first(env.isa, env.pool, input, images, depth, pixels, output),
-            }
+            // In memory order, `images` blocks of `depth` times `pixels` are transposed.
+            let (input, output) = match layout {
+                Layout::ChannelsLast => (
+                    env.strided(&from, &[images, depth, pixels])?.permute(&[0, 2, 1]),
+                    env.strided_mut(&to, &[images, pixels, depth]),
+                ),
+                Layout::Plain => (
+                    env.strided(&from, &[images, pixels, depth])?.permute(&[0, 2, 1]),
+                    env.strided_mut(&to, &[images, depth, pixels]),
+                ),
+            };
+            planish_cpu::copy::copy(env.isa, env.pool, input, output);
             Ok(())
         };
         let info = StepInfo {
@@ -435,10 +450,7 @@ impl<'a> Lowering<'a> {
                     let rows = env.rows(&from)?;
                     let mut tensor = Tensor::zeros(DType::F32, shape)?;
                     let target = tensor.as_mut_slice::<f32>()?;
-                    let pixels: usize = shape[2..].iter().product();
-                    let output = RowsMut::dense(target, shape[0] * shape[1], pixels)
-                        .map_err(|e| Error::invalid(e.to_string()))?;
-                    planish_cpu::layout::to_channels_first(env.isa, env.pool, rows, shape[0], shape[1], pixels, output);
+                    planish_cpu::copy::to_channels_first(env.isa, env.pool, shape[0], rows, target);
                     tensor
                 }
                 _ => env.tensor(&from, shape.as_deref())?,

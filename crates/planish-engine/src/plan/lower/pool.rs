@@ -2,7 +2,9 @@
 
 use super::{Facts, Family, Layout, Lowering, Wish};
 use planish_cpu::pooling::{PoolAxis, PoolProblem, Pooling, pool};
-use planish_graph::ops::nn::pool::{AveragePool, GlobalPool, GlobalPoolFunction, LpPool, MaxPool};
+use planish_graph::ops::nn::global_pool::{GlobalPool, GlobalPoolKind};
+use planish_graph::ops::nn::lp_pool::LpPool;
+use planish_graph::ops::nn::pool::{AveragePool, MaxPool};
 use planish_graph::ops::nn::window::Window;
 use planish_graph::{Error, Node, OperatorExt, Result};
 
@@ -30,12 +32,12 @@ fn parts(node: &Node, input: &[usize]) -> Option<(Pooling, Window)> {
         };
         return Some((kind, op.window.resolve(input).ok()?));
     }
-    let kind = match node.op.as_op::<GlobalPool>()?.function {
-        GlobalPoolFunction::Max => Pooling::Max,
-        GlobalPoolFunction::Average => Pooling::Average { count_include_pad: false },
-        GlobalPoolFunction::Lp { p: 1 } => Pooling::L1,
-        GlobalPoolFunction::Lp { p: 2 } => Pooling::L2,
-        GlobalPoolFunction::Lp { .. } => return None,
+    let kind = match node.op.as_op::<GlobalPool>()?.kind {
+        GlobalPoolKind::Max => Pooling::Max,
+        GlobalPoolKind::Average => Pooling::Average { count_include_pad: false },
+        GlobalPoolKind::Lp { p: 1 } => Pooling::L1,
+        GlobalPoolKind::Lp { p: 2 } => Pooling::L2,
+        GlobalPoolKind::Lp { .. } => return None,
     };
     let spatial = &input[2..];
     let ones = vec![1; spatial.len()];

@@ -1,0 +1,73 @@
+//! Resizing of the spatial axes of pictures.
+
+use super::{Facts, Family, Layout, Lowering, Wish};
+use planish_cpu::resize::{AxisTaps, resize};
+use planish_graph::ops::nn::resize::{Resize, TapTable};
+use planish_graph::{Error, Node, OperatorExt, Result};
+
+/// Resize with known scales or sizes.
+pub(super) struct Resizes;
+
+/// The taps along height and width, where batch and channels keep their extents.
+fn taps(node: &Node, facts: &Facts<'_>) -> Option<(AxisTaps, AxisTaps)> {
+    let op = node.op.as_op::<Resize>()?;
+    let (input, output) = (facts.input(node, 0)?, facts.output(node)?);
+    let known = (1..4).all(|i| node.input(i).is_none() || facts.constant(node, i).is_some());
+    if !known || !(3..=4).contains(&input.len()) || input[..2] != output[..2] || output.contains(&0) {
+        return None;
+    }
+    let axes = op
+        .resolve(input, facts.constant(node, 1), facts.constant(node, 2), facts.constant(node, 3))
+        .ok()?;
+    let table = |axis: usize| -> Option<AxisTaps> {
+        if axis < 2 {
+            return AxisTaps::new(1, 1, vec![0], vec![1.0]).ok();
+        }
+        let table = op.taps(&axes[axis]).ok()?;
+        padded(&table, axes[axis].input)
+    };
+    match input.len() {
+        3 => Some((table(0)?, table(2)?)),
+        _ => Some((table(2)?, table(3)?)),
+    }
+}
+
+/// A table whose coordinates all have as many taps; missing ones weigh nothing. `None` where a coordinate lies outside
+/// the input and takes the extrapolation value instead.
+fn padded(table: &TapTable, input: usize) -> Option<AxisTaps> {
+    let most = (0..table.len()).map(|o| table.of(o).len()).max()?;
+    let (mut indices, mut weights) = (Vec::new(), Vec::new());
+    for o in 0..table.len() {
+        let own = table.of(o);
+        let &(first, _) = own.first()?;
+        for t in 0..most {
+            let (index, weight) = own.get(t).copied().unwrap_or((first, 0.0));
+            indices.push(index);
+            weights.push(weight as f32);
+        }
+    }
+    AxisTaps::new(input, most, indices, weights).ok()
+}
+
+impl Family for Resizes {
+    fn wish(&self, node: &Node, facts: &Facts<'_>) -> Option<Wish> {
+        taps(node, facts).map(|_| Wish::ChannelsLast)
+    }
+
+    fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
+        let lost = || Error::invalid("a resize lost its input or output");
+        let (x, y) = (node.input(0).ok_or_else(lost)?, node.output().ok_or_else(lost)?);
+        let (height, width) = taps(node, &l.facts()).ok_or_else(lost)?;
+        let images = l.shape(x)?[0];
+        let operand = l.operand(x, Layout::ChannelsLast)?;
+        let target = l.output(y)?;
+        let info = l.info(node, "taps", "separable, vectorised over channels");
+        let from = operand.clone();
+        l.push(info, &[&operand], &[&target], move |env| {
+            let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
+            resize(env.isa, env.pool, images, (&height, &width), input, output);
+            Ok(())
+        });
+        Ok(())
+    }
+}
