@@ -22,10 +22,8 @@ fn seeds() -> Vec<Vec<u8>> {
     let branch = |op| graph(vec![node(op, &["x"], &["r"])], vec![], vec![value("r", &[2])]);
     let choice = with_graph(node("If", &["c"], &["y"]), "then_branch", branch("Neg"));
     let choice = with_graph(choice, "else_branch", branch("Abs"));
-    let branching =
-        graph(vec![choice], vec![value("x", &[2]), typed("c", 9, &[])], vec![value("y", &[2])]);
-    let mut models =
-        vec![model(plain, vec![]), model(calling, vec![called]), model(branching, vec![])];
+    let branching = graph(vec![choice], vec![value("x", &[2]), typed("c", 9, &[])], vec![value("y", &[2])]);
+    let mut models = vec![model(plain, vec![]), model(calling, vec![called]), model(branching, vec![])];
     let options = ReadOptions::default();
     for index in 0..2 {
         let graph = read(&models[index], None, &options).unwrap();

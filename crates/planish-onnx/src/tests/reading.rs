@@ -27,7 +27,8 @@ use crate::wire::Message;
 
 #[test]
 fn names_shapes_and_text_are_kept() {
-    let mut body = graph(vec![node("Neg", &["x"], &["y"])], vec![value("x", &[-1, 2])], vec![value("y", &[])]);
+    let mut body =
+        graph(vec![node("Neg", &["x"], &["y"])], vec![value("x", &[-1, 2])], vec![value("y", &[])]);
     body.text(10, "of the graph");
     let mut bytes = model(body, vec![]);
     let mut extra = Message::new();

@@ -10,7 +10,8 @@ fn example() -> Graph {
     let mut graph = Graph::new("example");
     graph.doc = "a test".to_string();
     graph.metadata.insert("key".to_string(), "text".to_string());
-    let x = graph.add_input("x", DType::F32, &[Dim::Symbol("batch".to_string()), Dim::Fixed(2), Dim::Unknown]);
+    let x =
+        graph.add_input("x", DType::F32, &[Dim::Symbol("batch".to_string()), Dim::Fixed(2), Dim::Unknown]);
     let large = graph.add_constant("large", Tensor::zeros(DType::F32, &[1024]).unwrap());
     let empty = graph.add_constant("empty", Tensor::zeros(DType::I64, &[0]).unwrap());
     for (name, from) in [("y", x), ("z", large), ("e", empty)] {
@@ -25,7 +26,9 @@ fn assert_same(a: &Graph, b: &Graph) {
         let mut values: Vec<(String, Option<Tensor>, Option<DType>, Option<Vec<Dim>>)> = g
             .values
             .iter()
-            .map(|Value { name, constant, dtype, shape }| (name.clone(), constant.clone(), *dtype, shape.clone()))
+            .map(|Value { name, constant, dtype, shape }| {
+                (name.clone(), constant.clone(), *dtype, shape.clone())
+            })
             .filter(|v| !["y", "z", "e"].contains(&v.0.as_str()))
             .collect();
         values.sort_by(|a, b| a.0.cmp(&b.0));
