@@ -33,6 +33,9 @@ pub struct NodeReader {
     /// Inputs that the new spelling does not have: the node's list is cut to this length before
     /// [`Self::added_inputs`] are put in.
     pub keep_inputs: Option<usize>,
+    /// Inputs that stand elsewhere in the new spelling: their new index and their old one. They are put in after the
+    /// list was cut and before [`Self::added_inputs`].
+    pub moved_inputs: BTreeMap<usize, usize>,
 }
 
 impl NodeReader {

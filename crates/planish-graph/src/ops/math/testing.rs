@@ -20,6 +20,7 @@ pub(super) fn node(name: &str, opset: i64, attributes: Attributes) -> NodeReader
         constant_inputs: BTreeMap::new(),
         added_inputs: BTreeMap::new(),
         keep_inputs: None,
+        moved_inputs: BTreeMap::new(),
     }
 }
 

@@ -79,5 +79,6 @@ pub(crate) fn node(
         constant_inputs: Default::default(),
         added_inputs: Default::default(),
         keep_inputs: None,
+        moved_inputs: Default::default(),
     }
 }
