@@ -23,7 +23,7 @@ mod survey;
 mod tensor;
 mod tensor_file;
 #[cfg(test)]
-mod test_folder;
+mod tests;
 mod unsupported;
 mod wire;
 mod write;
