@@ -7,8 +7,10 @@ For every file in MODELS_DIR/models.json (made by export_models.py): the shape i
 batch is free; a larger, uneven height and width where those are free. Prints for each output the relative L2 error
 |ours − theirs| / |theirs| and fails (exit status 1) above the tolerance. Integers and truth values must be equal.
 
-Detection networks with non-maximum suppression are compared as they come, box by box: the order of boxes is the order
-of scores, so a pair of nearly equal scores can swap rows. Read a failure there with the scores at hand.
+Detection networks with non-maximum suppression (outputs boxes, scores, labels) choose and order boxes by score, and
+with random weights scores nearly tie: even ONNX Runtime's optimised and plain runs differ. There, a box is found again
+where one of the same label lies within 0.1 % of the picture and of its score; the error is the share of boxes that are
+not found again, and 5 % of them may be missing.
 
 --self compares ONNX Runtime with itself, optimised and not, instead: how much of an error rounding alone explains.
 """
@@ -76,9 +78,23 @@ def error(ours, theirs):
     return float(np.linalg.norm(ours - theirs) / max(np.linalg.norm(theirs), 1e-30))
 
 
+DETECTION = {"boxes", "scores", "labels"}
+MAY_MISS = 0.05
+
+
+def lost_boxes(ours, theirs, size):
+    """The share of their boxes that ours lack."""
+    if not len(theirs["boxes"]) or not len(ours["boxes"]):
+        return float(len(theirs["boxes"]) != len(ours["boxes"]))
+    near = np.abs(theirs["boxes"][:, None] - ours["boxes"][None]).max(-1) <= 1e-3 * size
+    near &= np.abs(theirs["scores"][:, None] - ours["scores"][None]) <= 1e-3 * np.abs(theirs["scores"][:, None])
+    near &= theirs["labels"][:, None] == ours["labels"][None]
+    return float(1 - near.any(1).mean())
+
+
 def check(path, entry, shape, options):
     """Pairs of output name and error."""
-    values = engines.random_input(shape, seed=1)
+    values = engines.picture_input(shape, seed=1)
     theirs = run_ort(path, values)
     if options.self:
         ours = {plain(k): v for k, v in run_ort(path, values, optimise=False).items()}
@@ -87,6 +103,8 @@ def check(path, entry, shape, options):
     missing = [name for name in theirs if plain(name) not in ours]
     if missing:
         raise RuntimeError(f"no output named {', '.join(missing)}; got {', '.join(ours)}")
+    if set(theirs) == DETECTION:
+        return [("boxes lost", lost_boxes(ours, theirs, shape[-1]))]
     return [(name, error(ours[plain(name)], value)) for name, value in theirs.items()]
 
 
@@ -114,7 +132,7 @@ def main():
         for label, shape in shapes(entry):
             try:
                 errors = check(options.models / file, entry, shape, options)
-                good = all(e <= options.tolerance for _, e in errors)
+                good = all(e <= (MAY_MISS if name == "boxes lost" else options.tolerance) for name, e in errors)
                 text = ", ".join(f"{name} {e:.1e}" for name, e in errors)
             except Exception as problem:
                 good, text = False, str(problem).strip().splitlines()[0][:200]

@@ -29,6 +29,23 @@ def random_input(shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
+def picture_input(shape, seed=0):
+    """Noise with coarse structure, as export_models.py sets the networks' statistics by.
+
+    Plain noise is far from those statistics: some deep networks then amplify rounding errors a thousandfold, in every
+    engine alike.
+    """
+    generator = np.random.default_rng(seed)
+    coarse = generator.standard_normal((*shape[:2], 7, 7))
+
+    def weights(extent):
+        places = np.clip((np.arange(extent) + 0.5) * 7 / extent - 0.5, 0, 6)
+        return np.maximum(0, 1 - np.abs(places[:, None] - np.arange(7)))
+
+    smooth = weights(shape[2]) @ coarse @ weights(shape[3]).T
+    return (smooth + 0.5 * generator.standard_normal(shape)).astype(np.float32)
+
+
 def tool(name):
     """A command that was installed beside this Python, or is on the path."""
     beside = pathlib.Path(sys.executable).parent / name
