@@ -12,7 +12,7 @@ use planish_graph::ops::math::binary::{Binary, BinaryFunction};
 use planish_graph::ops::math::clip::Clip;
 use planish_graph::ops::math::unary::{Unary, UnaryFunction};
 use planish_graph::ops::nn::conv::Conv;
-use planish_graph::ops::nn::conv_add::{ConvAdd, FusedActivation};
+use planish_graph::ops::nn::fused::{ConvAdd, FusedActivation};
 use planish_graph::{Graph, Node, NodeId, Operator, OperatorExt, Result, ValueId};
 use std::sync::Arc;
 
@@ -111,4 +111,75 @@ fn activation(rewriter: &Rewriter, node: &Node) -> Option<FusedActivation> {
     };
     let (min, max) = (bound(1, f32::NEG_INFINITY)?, bound(2, f32::INFINITY)?);
     (min <= max).then_some(FusedActivation::Clip { min, max })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passes::testing::{binary, check_inferred, input, scalar, unary, weights};
+    use planish_graph::Graph;
+
+    /// A convolution of `x` that keeps its shape `[1, 2, 5]`.
+    fn convolved(g: &mut Graph, name: &str, x: ValueId) -> ValueId {
+        let w = weights(g, &format!("{name}.w"), &[2, 2, 3]);
+        let b = weights(g, &format!("{name}.b"), &[2]);
+        g.add_node(name, Conv { pads: vec![1, 1], ..Conv::default() }, &[x, w, b])
+    }
+
+    #[test]
+    fn activations_move_in() {
+        use ActivationFunction::*;
+        let functions = [LeakyRelu { alpha: 0.1 }, Elu { alpha: 0.5 }, Swish { alpha: 1.0 }, Gelu { tanh: false }];
+        for function in functions {
+            let (mut g, x) = input(&[1, 2, 5]);
+            let conv = convolved(&mut g, "conv", x);
+            let y = g.add_node("y", Activation { function }, &[conv]);
+            g.outputs.push(y);
+            let g = check_inferred(&FuseConvolutions, g, &[("ConvAdd", 1)]);
+            assert_eq!(g.nodes[0].name, "conv");
+        }
+        let (mut g, x) = input(&[1, 2, 5]);
+        let conv = convolved(&mut g, "conv", x);
+        let high = scalar(&mut g, "high", 1.0);
+        let y = g.add_value(planish_graph::Value { name: "y".into(), ..Default::default() });
+        let inputs = vec![Some(conv), None, Some(high)];
+        g.nodes.push(Node { name: "y".into(), op: Arc::new(Clip), inputs, outputs: vec![Some(y)] });
+        g.outputs.push(y);
+        check_inferred(&FuseConvolutions, g, &[("ConvAdd", 1)]);
+    }
+
+    #[test]
+    fn shortcuts_move_into_the_last_convolution() {
+        let (mut g, x) = input(&[1, 2, 5]);
+        let short = convolved(&mut g, "short", x);
+        let first = convolved(&mut g, "first", x);
+        let first = unary(&mut g, "relu", UnaryFunction::Relu, first);
+        let second = convolved(&mut g, "second", first);
+        let sum = binary(&mut g, "sum", BinaryFunction::Add, second, short);
+        let y = unary(&mut g, "y", UnaryFunction::Relu, sum);
+        g.outputs.push(y);
+        let g = check_inferred(&FuseConvolutions, g, &[("Conv", 1), ("ConvAdd", 2)]);
+        assert_eq!(g.nodes.iter().map(|n| n.name.as_str()).collect::<Vec<_>>(), ["short", "first", "second"]);
+        assert_eq!(g.value(g.outputs[0]).name, "y");
+    }
+
+    #[test]
+    fn shortcuts_that_broadcast_stay() {
+        let (mut g, x) = input(&[1, 2, 5]);
+        let conv = convolved(&mut g, "conv", x);
+        let row = g.add_input("row", planish_graph::DType::F32, &crate::passes::rewrite::fixed_dims(&[1, 2, 1]));
+        let y = binary(&mut g, "y", BinaryFunction::Add, conv, row);
+        g.outputs.push(y);
+        check_inferred(&FuseConvolutions, g, &[("Conv", 1), ("Add", 1)]);
+    }
+
+    #[test]
+    fn what_others_read_stays() {
+        let (mut g, x) = input(&[1, 2, 5]);
+        let conv = convolved(&mut g, "conv", x);
+        let y = unary(&mut g, "y", UnaryFunction::Relu, conv);
+        let twice = binary(&mut g, "twice", BinaryFunction::Add, conv, conv);
+        g.outputs = vec![y, twice];
+        check_inferred(&FuseConvolutions, g, &[("Conv", 1), ("Relu", 1), ("Add", 1)]);
+    }
 }

@@ -13,7 +13,7 @@ use planish_graph::ops::math::clip::Clip;
 use planish_graph::ops::math::unary::{Unary, UnaryFunction};
 use planish_graph::ops::movement::pad::{Pad, PadMode};
 use planish_graph::ops::nn::conv::Conv;
-use planish_graph::ops::nn::conv_add::ConvAdd;
+use planish_graph::ops::nn::fused::ConvAdd;
 use planish_graph::ops::nn::pool::{AveragePool, MaxPool, PoolWindow};
 use planish_graph::ops::nn::window::{AutoPad, WindowRule};
 use planish_graph::{Graph, Node, NodeId, Operator, OperatorExt, Result, ValueId};

@@ -62,7 +62,7 @@ impl MatMulShape {
     }
 
     /// The products of all pairs of matrices in row-major `a` and `b`.
-    fn stacks<T: Copy>(
+    pub(crate) fn stacks<T: Copy>(
         &self,
         a: (&Tensor, &[T]),
         b: (&Tensor, &[T]),

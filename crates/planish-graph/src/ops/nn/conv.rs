@@ -135,12 +135,14 @@ impl Conv {
         &self,
         inputs: &[Option<Fact>],
         weights: usize,
-        bias: usize,
+        bias: Option<usize>,
     ) -> Result<Option<Vec<usize>>> {
         let (x, w) = (required_fact(inputs, 0)?, required_fact(inputs, weights)?);
         let (Some(x), Some(w)) = (x.shape(), w.shape()) else { return Ok(None) };
         let problem = self.resolve(x, w)?;
-        expect_shape(inputs, bias, &[problem.out_channels])?;
+        if let Some(bias) = bias {
+            expect_shape(inputs, bias, &[problem.out_channels])?;
+        }
         let shape = problem.output_shape();
         element_count(&shape)?;
         Ok(Some(shape))
@@ -275,7 +277,7 @@ impl Operator for Conv {
         let dtype = float_input(inputs)?;
         same_type(inputs, 1, dtype)?;
         same_type(inputs, 2, dtype)?;
-        Ok(vec![shaped(dtype, self.infer_shape(inputs, 1, 2)?)])
+        Ok(vec![shaped(dtype, self.infer_shape(inputs, 1, Some(2))?)])
     }
     fn macs(&self, inputs: &[Option<Fact>], _outputs: &[Fact]) -> u64 {
         self.count(inputs, 1)

@@ -95,7 +95,7 @@ impl Operator for ConvInteger {
             let dtype = byte_type(inputs, index)?;
             same_type(inputs, index + 2, dtype)?;
         }
-        let shape = self.conv.infer_shape(inputs, 1, usize::MAX)?;
+        let shape = self.conv.infer_shape(inputs, 1, None)?;
         expect_one(inputs, 2)?;
         expect_one_or(inputs, 3, shape.as_ref().map(|s| s[1]))?;
         Ok(vec![shaped(DType::I32, shape)])
@@ -138,7 +138,7 @@ impl Operator for QLinearConv {
             same_type(inputs, scale, DType::F32)?;
         }
         same_type(inputs, 8, DType::I32)?;
-        let shape = self.conv.infer_shape(inputs, 3, 8)?;
+        let shape = self.conv.infer_shape(inputs, 3, Some(8))?;
         for single in [1, 2, 6, 7] {
             expect_one(inputs, single)?;
         }

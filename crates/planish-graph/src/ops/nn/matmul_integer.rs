@@ -4,7 +4,7 @@
 //! integers or brought to the scale of the output. Scales and zero points are one number, or one for each row of `a`
 //! and each column of `b`.
 
-use super::conv::{shaped, zeros};
+use super::conv::shaped;
 use super::conv_integer::byte_type;
 use super::scales::requantize;
 use crate::attributes::Attributes;
@@ -12,6 +12,7 @@ use crate::error::{Context, Result};
 use crate::infer::Fact;
 use crate::invalid;
 use crate::limits::{element_count, room};
+use crate::ops::math::matmul::MatMulShape;
 use crate::ops::{Arity, NodeReader, Operator, optional, optional_fact, required, required_fact};
 use crate::tensor::{DType, Tensor, index};
 use std::sync::Arc;
@@ -24,48 +25,30 @@ pub struct MatMulInteger;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct QLinearMatMul;
 
-/// A product of stacks of matrices, as NumPy's `matmul` has it.
+/// A product of stacks of matrices with a parameter for each row of `a` and each column of `b`.
 struct Product {
-    /// The extents of both stacks, broadcast.
-    stack: Vec<usize>,
+    shape: MatMulShape,
+    /// The operands' shapes, vectors as matrices.
     a: Vec<usize>,
     b: Vec<usize>,
-    rows: usize,
-    depth: usize,
-    columns: usize,
-    output: Vec<usize>,
 }
 
 impl Product {
     fn resolve(a: &[usize], b: &[usize]) -> Result<Product> {
-        if a.is_empty() || b.is_empty() {
-            invalid!("a matrix product takes no scalars");
-        }
-        let (vector_a, vector_b) = (a.len() == 1, b.len() == 1);
-        let a = if vector_a { vec![1, a[0]] } else { a.to_vec() };
-        let b = if vector_b { vec![b[0], 1] } else { b.to_vec() };
-        let (stack_a, &[rows, depth]) = (&a[..a.len() - 2], &a[a.len() - 2..]) else { invalid!("no matrix") };
-        let (stack_b, &[inner, columns]) = (&b[..b.len() - 2], &b[b.len() - 2..]) else {
-            invalid!("no matrix")
-        };
-        if depth != inner {
-            invalid!("matrices of shapes {a:?} and {b:?} do not multiply");
-        }
-        let stack = index::broadcast(&[stack_a, stack_b])?;
-        let mut output = stack.clone();
-        output.extend((!vector_a).then_some(rows));
-        output.extend((!vector_b).then_some(columns));
-        element_count(&output)?;
-        Ok(Product { stack, a, b, rows, depth, columns, output })
+        let shape = MatMulShape::new(a, b)?;
+        element_count(&shape.output)?;
+        let a = if a.len() == 1 { vec![1, a[0]] } else { a.to_vec() };
+        let b = if b.len() == 1 { vec![b[0], 1] } else { b.to_vec() };
+        Ok(Product { shape, a, b })
     }
     /// The output with rows and columns, even where an operand is a vector.
     fn matrices(&self) -> Vec<usize> {
-        [&self.stack[..], &[self.rows, self.columns]].concat()
+        [&self.shape.batch[..], &[self.shape.m, self.shape.n]].concat()
     }
     /// Strides with which a row parameter (of `a`) or a column parameter (of `b`) of this shape is read for elements of
     /// `target`; an error where it does not fit.
     fn parameter(&self, shape: &[usize], of_rows: bool, target: &[usize]) -> Result<Vec<usize>> {
-        let wanted = if of_rows { self.rows } else { self.columns };
+        let wanted = if of_rows { self.shape.m } else { self.shape.n };
         let shape = match shape {
             [] | [1] => vec![1, 1],
             &[count] if of_rows && count == wanted => vec![count, 1],
@@ -79,35 +62,10 @@ impl Product {
         }
         Ok(index::broadcast_strides(&shape, target))
     }
-    fn macs(&self) -> u64 {
-        let count = |extents: &[usize]| extents.iter().fold(1u64, |n, &d| n.saturating_mul(d as u64));
-        count(&self.matrices()).saturating_mul(self.depth as u64)
-    }
     /// The sums, in the order of [`Self::matrices`].
     fn sums(&self, a: (&Tensor, Option<&Tensor>), b: (&Tensor, Option<&Tensor>)) -> Result<Vec<i64>> {
-        let a = self.shifted(a, true)?;
-        let b = self.shifted(b, false)?;
-        let mut out = zeros::<i64>(&self.matrices())?;
-        let at = |shape: &[usize]| {
-            let stack = &shape[..shape.len() - 2];
-            let block = shape[shape.len() - 2] * shape[shape.len() - 1];
-            let strides = index::broadcast_strides(stack, &self.stack);
-            strides.into_iter().map(|s| s * block).collect::<Vec<_>>()
-        };
-        if out.is_empty() || a.is_empty() {
-            return Ok(out);
-        }
-        let [at_a, at_b] = [at(&self.a), at(&self.b)];
-        let each = self.rows * self.columns;
-        index::for_each(&self.stack, [&at_a, &at_b], |flat, [from_a, from_b]| {
-            let rows = out[flat * each..][..each].chunks_exact_mut(self.columns);
-            for (target, row) in rows.zip(a[from_a..].chunks_exact(self.depth)) {
-                for (&factor, line) in row.iter().zip(b[from_b..].chunks_exact(self.columns)) {
-                    target.iter_mut().zip(line).for_each(|(sum, &v)| *sum += factor * v);
-                }
-            }
-        });
-        Ok(out)
+        let [left, right] = [self.shifted(a, true)?, self.shifted(b, false)?];
+        self.shape.stacks((a.0, &left), (b.0, &right), 0, |sum, x, y| sum + x * y)
     }
     /// An operand less its zero point.
     fn shifted(&self, (values, zero): (&Tensor, Option<&Tensor>), is_a: bool) -> Result<Vec<i64>> {
@@ -142,13 +100,13 @@ fn infer_shape(
             }
         }
     }
-    Ok(Some(product.output))
+    Ok(Some(product.shape.output))
 }
 
 fn count(inputs: &[Option<Fact>], [a, b]: [usize; 2]) -> u64 {
     let shape = |i: usize| optional_fact(inputs, i).and_then(|f| f.shape());
     match (shape(a), shape(b)) {
-        (Some(a), Some(b)) => Product::resolve(a, b).map_or(0, |p| p.macs()),
+        (Some(a), Some(b)) => Product::resolve(a, b).map_or(0, |p| p.shape.macs()),
         _ => 0,
     }
 }
@@ -180,9 +138,9 @@ impl Operator for MatMulInteger {
         let (a, b) = (required(inputs, 0)?, required(inputs, 1)?);
         let product = Product::resolve(a.shape(), b.shape())?;
         let sums = product.sums((a, optional(inputs, 2)), (b, optional(inputs, 3)))?;
-        let mut wide: Vec<i128> = room(&product.output)?;
+        let mut wide: Vec<i128> = room(&product.shape.output)?;
         wide.extend(sums.into_iter().map(i128::from));
-        Ok(vec![Tensor::from_ints(DType::I32, &product.output, &wide)?])
+        Ok(vec![Tensor::from_ints(DType::I32, &product.shape.output, &wide)?])
     }
     fn attributes(&self) -> Attributes {
         Attributes::new()
@@ -244,7 +202,7 @@ impl Operator for QLinearMatMul {
             let multiplier = a_scales[a] * b_scales[b] / y_scale;
             values.push(requantize(sums[flat], multiplier, i128::from(zero), y_zero.dtype()));
         });
-        Ok(vec![Tensor::from_ints(y_zero.dtype(), &product.output, &values)?])
+        Ok(vec![Tensor::from_ints(y_zero.dtype(), &product.shape.output, &values)?])
     }
     fn attributes(&self) -> Attributes {
         Attributes::new()
