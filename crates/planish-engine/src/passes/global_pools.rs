@@ -10,7 +10,7 @@ use planish_graph::ops::movement::flatten::Flatten;
 use planish_graph::ops::nn::global_pool::{GlobalPool, GlobalPoolKind};
 use planish_graph::ops::nn::pool::AveragePool;
 use planish_graph::tensor::index;
-use planish_graph::{Dim, Graph, NodeId, Result, ValueId};
+use planish_graph::{Dim, Graph, Node, NodeId, Result, ValueId};
 use std::sync::Arc;
 
 /// Recognises pooling over whole images.
@@ -47,7 +47,8 @@ fn flat_pool(rewriter: &mut Rewriter, id: NodeId, x: ValueId) {
     });
     let name = rewriter.node(id).map(|node| node.name.clone()).unwrap_or_default();
     let pooled = rewriter.add_value(&format!("{name}.pooled"), rewriter.dtype(x), shape);
-    rewriter.insert(id, Arc::new(POOL), vec![Some(x)], pooled);
+    let (inputs, outputs) = (vec![Some(x)], vec![Some(pooled)]);
+    rewriter.insert(id, Node { name, op: Arc::new(POOL), inputs, outputs });
     rewriter.set(id, Arc::new(Flatten { axis: 1 }), vec![Some(pooled)]);
 }
 

@@ -10,8 +10,12 @@
 //!
 //! 1. `dead-code`: so that "read by nobody else" is true of what it looks true of.
 //! 2. `known-contents`: types and shapes of all values where the input shapes are fixed; what follows from them alone
-//!    becomes constant.
+//!    becomes constant. `inline-branches` then decides what depends on it.
 //! 3. `fold-constants`, then `common-subexpressions`: fewer and plainer nodes for all that follows.
+//! 4. `symbolic-shapes`, `identities`, `channel-shuffles`, `reshapes`: nothing stands between the nodes of a pattern any
+//!    more. Shuffles are looked for before chains of reshapes are merged, which would hide their ends.
+//! 5. `global-pools`, `pads`, `activations`, `matrix-bias`: the many spellings of a layer become one.
+//! 6. `absorb-affine`, then `fuse-convolutions`, which would hide the convolution's plain result from all others.
 
 mod absorb_affine;
 mod activations;
@@ -19,8 +23,10 @@ mod channel_shuffles;
 mod common;
 mod dead_code;
 mod fold_constants;
+mod fuse_convolutions;
 mod global_pools;
 mod identities;
+mod inline_branches;
 mod known_contents;
 mod matrix_bias;
 mod pads;
@@ -50,6 +56,7 @@ pub fn passes() -> &'static [&'static dyn Pass] {
     &[
         &dead_code::DeadCode,
         &known_contents::KnownContents,
+        &inline_branches::InlineBranches,
         &fold_constants::FoldConstants,
         &common::CommonSubexpressions,
         &symbolic_shapes::SymbolicShapes,
@@ -61,6 +68,7 @@ pub fn passes() -> &'static [&'static dyn Pass] {
         &activations::Activations,
         &matrix_bias::MatrixBias,
         &absorb_affine::AbsorbAffine,
+        &fuse_convolutions::FuseConvolutions,
     ]
 }
 

@@ -6,12 +6,14 @@
 //! around numbers that are not negative).
 
 use super::Pass;
+use super::fuse_convolutions::convolution;
 use super::rewrite::Rewriter;
 use planish_graph::ops::math::activation::{Activation, ActivationFunction};
 use planish_graph::ops::math::clip::Clip;
 use planish_graph::ops::math::unary::{Unary, UnaryFunction};
 use planish_graph::ops::movement::pad::{Pad, PadMode};
 use planish_graph::ops::nn::conv::Conv;
+use planish_graph::ops::nn::fused::ConvAdd;
 use planish_graph::ops::nn::pool::{AveragePool, MaxPool, PoolWindow};
 use planish_graph::ops::nn::window::{AutoPad, WindowRule};
 use planish_graph::{Graph, Node, NodeId, Operator, OperatorExt, Result, ValueId};
@@ -51,10 +53,10 @@ struct Border {
 fn padded(rewriter: &Rewriter, id: NodeId) -> Option<(Arc<dyn Operator>, ValueId)> {
     let node = rewriter.node(id)?;
     let border = border(rewriter, node.input(0)?)?;
-    let op: Arc<dyn Operator> = if let Some(conv) = node.op.as_op::<Conv>() {
-        let pads = summed(rewriter, node, conv.rule(), &border)?;
-        let auto_pad = AutoPad::NotSet;
-        (border.number == 0.0).then(|| Arc::new(Conv { pads, auto_pad, ..conv.clone() }))?
+    let op: Arc<dyn Operator> = if let Some(fused) = convolution(&*node.op) {
+        let pads = summed(rewriter, node, fused.conv.rule(), &border).filter(|_| border.number == 0.0)?;
+        let conv = Conv { pads, auto_pad: AutoPad::NotSet, ..fused.conv };
+        if node.op.is_op::<Conv>() { Arc::new(conv) } else { Arc::new(ConvAdd { conv, ..fused }) }
     } else if let Some(pool) = node.op.as_op::<AveragePool>() {
         let pads = summed(rewriter, node, pool.window.rule(), &border)?;
         let counted = pool.count_include_pad || pool.window.pads.iter().all(|&p| p == 0);
@@ -122,11 +124,9 @@ fn summed(rewriter: &Rewriter, node: &Node, rule: WindowRule<'_>, border: &Borde
         AutoPad::Valid => Vec::new(),
         AutoPad::SameUpper | AutoPad::SameLower => {
             let input = rewriter.shape(node.input(0)?)?;
-            let kernel = match node.op.as_op::<Conv>() {
-                Some(_) => rewriter.shape(node.input(1)?)?.get(2..)?.to_vec(),
-                None => return None,
-            };
-            let window = rule.resolve(input.get(2..)?, &kernel).ok()?;
+            convolution(&*node.op)?;
+            let weights = rewriter.shape(node.input(1)?)?;
+            let window = rule.resolve(input.get(2..)?, weights.get(2..)?).ok()?;
             [window.pads_begin, window.pads_end].concat()
         }
     };

@@ -25,7 +25,7 @@ pub(super) struct Rewriter<'g> {
     dead: Vec<bool>,
     /// How many nodes there were at the start.
     original: usize,
-    /// For each node added since: the node before which it stands.
+    /// For each node added since: the original node before which it stands.
     anchors: Vec<NodeId>,
     /// Taken names, and the last number that was tried for a wish; made when first needed.
     names: Option<(HashSet<String>, HashMap<String, usize>)>,
@@ -159,26 +159,19 @@ impl<'g> Rewriter<'g> {
         set_constant(self.graph.value_mut(id), tensor);
         id
     }
-    /// Adds a node that stands before `anchor`, makes `output` and is named like it.
-    pub fn insert(
-        &mut self,
-        anchor: NodeId,
-        op: Arc<dyn Operator>,
-        inputs: Vec<Option<ValueId>>,
-        output: ValueId,
-    ) -> NodeId {
-        let name = self.graph.value(output).name.clone();
+    /// Adds a node that stands before `anchor`. Its outputs are new values.
+    pub fn insert(&mut self, anchor: NodeId, mut node: Node) {
         let id = NodeId(self.graph.nodes.len() as u32);
-        self.graph.nodes.push(Node { name, op, inputs: Vec::new(), outputs: vec![Some(output)] });
+        let inputs = std::mem::take(&mut node.inputs);
+        for (place, output) in node.outputs.iter().enumerate() {
+            if let Some(output) = output {
+                self.makers[output.0 as usize] = Some((id, place));
+            }
+        }
+        self.graph.nodes.push(node);
         self.dead.push(false);
-        let anchor = match (anchor.0 as usize).checked_sub(self.original) {
-            Some(added) => self.anchors[added],
-            None => anchor,
-        };
         self.anchors.push(anchor);
-        self.makers[output.0 as usize] = Some((id, 0));
         self.read(id, inputs);
-        id
     }
     /// Makes `id` read `inputs`.
     fn read(&mut self, id: NodeId, inputs: Vec<Option<ValueId>>) {
