@@ -23,8 +23,7 @@ fn taps(node: &Node, facts: &Facts<'_>) -> Option<(AxisTaps, AxisTaps)> {
         if axis < 2 {
             return AxisTaps::new(1, 1, vec![0], vec![1.0]).ok();
         }
-        let table = op.taps(&axes[axis]).ok()?;
-        padded(&table, axes[axis].input)
+        padded(&axes[axis].taps(), axes[axis].input)
     };
     match input.len() {
         3 => Some((table(0)?, table(2)?)),

@@ -11,8 +11,8 @@ pub(super) struct Shuffles;
 
 fn order(order: BlockOrder) -> DepthOrder {
     match order {
-        BlockOrder::DepthFirst => DepthOrder::DepthColumnRow,
-        BlockOrder::ColumnFirst => DepthOrder::ColumnRowDepth,
+        BlockOrder::Dcr => DepthOrder::BlockFirst,
+        BlockOrder::Crd => DepthOrder::ChannelFirst,
     }
 }
 
