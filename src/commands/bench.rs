@@ -2,9 +2,9 @@
 
 use super::model::{self, Execution, Shapes};
 use clap::Args;
-use planish::report::machine;
+use planish::report::machine::{self, Machine};
 use planish::report::stats::Summary;
-use planish::report::table::{Table, count};
+use planish::report::table::{Align, Table, bytes, count};
 use planish_engine::{CancelToken, Profile};
 use planish_graph::error::Context;
 use planish_graph::{Error, Result};
@@ -73,7 +73,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let batch = shapes.first().and_then(|s| s.first()).copied().unwrap_or(1).max(1);
     let throughput = 1e3 * (times.len() * batch) as f64 / times.iter().sum::<f64>();
     let latency = Summary::of(&times);
-    let profile = if arguments.profile || arguments.trace.is_some() { Some(profile(session, &inputs)?) } else { None };
+    let profile =
+        if arguments.profile || arguments.trace.is_some() { Some(profile(session, &inputs)?) } else { None };
     if let (Some(path), Some(profile)) = (&arguments.trace, &profile) {
         let text = serde_json::to_vec(&trace(profile)).map_err(|e| Error::invalid(e.to_string()))?;
         planish::files::atomic::write_bytes(path, &text)?;
@@ -81,11 +82,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 
     if arguments.json {
         let mut report = json!({
-            "model": place(), "version": env!("CARGO_PKG_VERSION"), "cpu": machine::cpu_model(),
+            "model": place(), "version": env!("CARGO_PKG_VERSION"), "cpu": Machine::this().cpu,
             "isa": session.isa().name(), "threads": session.threads(), "precision": "f32", "layout": "channels-last",
             "input_shapes": shapes, "load_ms": loaded.load_ms, "plan_ms": plan_ms, "first_ms": first_ms,
             "latency_ms": {"min": latency.min, "p50": latency.p50, "p90": latency.p90, "p99": latency.p99, "mean": latency.mean},
-            "runs": times.len(), "throughput": throughput, "peak_rss_bytes": machine::peak_rss_bytes(),
+            "runs": times.len(), "throughput": throughput, "peak_rss_bytes": machine::peak_resident_bytes(),
             "arena_bytes": arena, "tuned_layers": session.chooser().remembered(),
         });
         if let Some(profile) = profile.as_ref().filter(|_| arguments.profile) {
@@ -101,7 +102,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     println!(
         "  planish {} on {}, {} threads, {}, f32, channels-last",
         env!("CARGO_PKG_VERSION"),
-        machine::cpu_model(),
+        Machine::this().cpu,
         session.threads(),
         session.isa()
     );
@@ -117,8 +118,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     );
     println!(
         "  throughput {throughput:.1} a second; peak memory {}, of it {} working memory",
-        count(machine::peak_rss_bytes() as f64, "B"),
-        count(arena as f64, "B")
+        bytes(machine::peak_resident_bytes().unwrap_or(0)),
+        bytes(arena as u64)
     );
     Ok(ExitCode::SUCCESS)
 }
@@ -156,12 +157,21 @@ fn layer(step: &planish_engine::StepProfile) -> serde_json::Value {
 
 fn print_profile(profile: &Profile) {
     let total: f64 = profile.steps.iter().map(|s| s.time.as_secs_f64()).sum();
-    let mut table = Table::new(&["layer", "operator", "algorithm", "output", "ms", "GFLOP/s", "share", "why"]);
+    let mut table = Table::new(&[
+        ("layer", Align::Left),
+        ("operator", Align::Left),
+        ("algorithm", Align::Left),
+        ("output", Align::Left),
+        ("ms", Align::Right),
+        ("GFLOP/s", Align::Right),
+        ("share", Align::Right),
+        ("why", Align::Left),
+    ]);
     for step in &profile.steps {
         let seconds = step.time.as_secs_f64();
         let shape: Vec<String> = step.shape.iter().map(|d| d.to_string()).collect();
         let rate = if step.macs > 0 { format!("{:.1}", gflops(step)) } else { String::new() };
-        table.row(&[
+        table.row([
             &step.node,
             &step.operator,
             &step.algorithm,

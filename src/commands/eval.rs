@@ -86,14 +86,14 @@ impl Pictures {
     /// How many there are.
     pub fn len(&self) -> usize {
         match self {
-            Pictures::Files(_, listing) => listing.entries.len(),
+            Pictures::Files(_, listing) => listing.pictures.len(),
             Pictures::Cifar10(data) => data.len(),
         }
     }
     fn get(&self, index: usize) -> Result<(usize, Picture)> {
         match self {
             Pictures::Files(folder, listing) => {
-                let entry = &listing.entries[index];
+                let entry = &listing.pictures[index];
                 Ok((entry.class, pictures::decode_one(&folder.join(&entry.file))?))
             }
             Pictures::Cifar10(data) => {
@@ -113,7 +113,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let names = arguments.classes.as_deref().map(ClassNames::read).transpose()?;
     let source = match (&arguments.cifar10, &arguments.images, &arguments.labels) {
         (Some(file), _, _) => Pictures::Cifar10(Cifar10::read(file)?),
-        (None, Some(folder), Some(labels)) => Pictures::Files(folder.clone(), Listing::read(labels, names.as_ref())?),
+        (None, Some(folder), Some(labels)) => {
+            Pictures::Files(folder.clone(), Listing::read(labels, names.as_ref())?)
+        }
         _ => return Err(Error::invalid("give --images DIR with --labels TSV, or --cifar10 FILE.bin")),
     };
     let settings = arguments.pictures.settings(session.graph())?;
@@ -132,7 +134,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("top-1 {top1:.2} %, top-5 {top5:.2} % of {} pictures, {rate:.1} pictures a second", found.images);
+    println!(
+        "top-1 {top1:.2} %, top-5 {top5:.2} % of {} pictures, {rate:.1} pictures a second",
+        found.images
+    );
     if found.skipped > 0 {
         println!("{} pictures could not be read and were left out", found.skipped);
     }
@@ -160,7 +165,7 @@ pub fn evaluate(
     pictures::picture_input(session.graph())?;
     let batch = batch_size(session.graph(), batch);
     let mut found = Accuracy { images: 0, skipped: 0, top1: 0, top5: 0, seconds: 0.0, network_seconds: 0.0 };
-    let progress = Progress::new(count as u64, "pictures");
+    let progress = Progress::new("pictures", count as u64);
     let begun = Instant::now();
     let mut labels = Vec::with_capacity(batch);
     let mut waiting: Vec<Picture> = Vec::with_capacity(batch);
@@ -190,7 +195,7 @@ pub fn evaluate(
         }
         progress.advance(1);
     }
-    progress.finish();
+    drop(progress);
     found.seconds = begun.elapsed().as_secs_f64();
     if found.images == 0 {
         return Err(Error::invalid(format!("none of {count} pictures could be read")));
@@ -205,14 +210,18 @@ fn score(
     found: &mut Accuracy,
 ) -> Result<()> {
     let Some(scores) = outputs.first().filter(|t| is_classifier(t)) else {
-        return Err(Error::unsupported("the model's first output is not rows of class scores [batch, classes]"));
+        return Err(Error::unsupported(
+            "the model's first output is not rows of class scores [batch, classes]",
+        ));
     };
     let classes = scores.shape()[1];
     let offset = class_offset.unwrap_or(usize::from(classes == 1001));
     for (row, &label) in scores.as_slice::<f32>()?.chunks_exact(classes).zip(labels) {
         let wanted = label.saturating_add(offset);
         let Some(&own) = row.get(wanted) else {
-            return Err(Error::invalid(format!("label {label} is class {wanted} of a model that has {classes} classes")));
+            return Err(Error::invalid(format!(
+                "label {label} is class {wanted} of a model that has {classes} classes"
+            )));
         };
         // Ties count against the model only where an earlier class ties, as with argmax; NaN is never right.
         let better = row.iter().enumerate().filter(|&(c, &s)| s > own || s == own && c < wanted).count();

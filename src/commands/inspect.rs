@@ -2,7 +2,7 @@
 
 use super::model::{self, Shapes};
 use clap::Args;
-use planish::report::table::{Table, count};
+use planish::report::table::{Align, Table, bytes, count};
 use planish_graph::error::Context;
 use planish_graph::infer::infer;
 use planish_graph::limits::{Budget, with_budget};
@@ -52,8 +52,9 @@ pub struct Layer {
 /// The cost of every layer of `graph` for these input shapes.
 pub fn layers(graph: &Graph, shapes: &[Vec<usize>]) -> Result<Vec<Layer>> {
     let typed = graph.inputs.iter().zip(shapes);
-    let inputs: Vec<Fact> =
-        typed.map(|(&i, s)| Fact::new(graph.value(i).dtype.unwrap_or(planish_graph::DType::F32), s)).collect();
+    let inputs: Vec<Fact> = typed
+        .map(|(&i, s)| Fact::new(graph.value(i).dtype.unwrap_or(planish_graph::DType::F32), s))
+        .collect();
     let facts = infer(graph, &inputs)?;
     let fact = |v: &planish_graph::ValueId| facts[v.0 as usize].clone();
     let layers = graph.nodes.iter().map(|node| {
@@ -67,7 +68,11 @@ pub fn layers(graph: &Graph, shapes: &[Vec<usize>]) -> Result<Vec<Layer>> {
             shape: made.first().and_then(|f| f.shape.clone()),
             macs: if known { node.op.macs(&given, &made) } else { 0 },
             parameters: constants.filter(|t| t.dtype().is_float()).map(|t| t.len()).sum(),
-            bytes: made.iter().chain(given.iter().flatten()).filter_map(Fact::bytes).fold(0, usize::saturating_add),
+            bytes: made
+                .iter()
+                .chain(given.iter().flatten())
+                .filter_map(Fact::bytes)
+                .fold(0, usize::saturating_add),
         }
     });
     Ok(layers.collect())
@@ -93,7 +98,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let macs: u64 = layers.iter().map(|l| l.macs).fold(0, u64::saturating_add);
-    let parameters: usize = graph.values.iter().filter_map(|v| v.constant.as_ref()).filter(|t| t.dtype().is_float()).map(|t| t.len()).sum();
+    let parameters: usize = graph
+        .values
+        .iter()
+        .filter_map(|v| v.constant.as_ref())
+        .filter(|t| t.dtype().is_float())
+        .map(|t| t.len())
+        .sum();
     let mut operators: BTreeMap<&str, usize> = BTreeMap::new();
     for layer in &layers {
         *operators.entry(&layer.operator).or_default() += 1;
@@ -114,18 +125,27 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = Table::new(&["layer", "operator", "output", "MACs", "parameters", "bytes", "FLOP/byte"]);
+    let mut table = Table::new(&[
+        ("layer", Align::Left),
+        ("operator", Align::Left),
+        ("output", Align::Left),
+        ("MACs", Align::Right),
+        ("parameters", Align::Right),
+        ("bytes", Align::Right),
+        ("FLOP/byte", Align::Right),
+    ]);
     for layer in &layers {
         let shape = layer.shape.as_ref();
-        let shape = shape.map_or("?".to_string(), |s| s.iter().map(|d| d.to_string()).collect::<Vec<_>>().join("×"));
-        let number = |n: f64, unit: &str| if n > 0.0 { count(n, unit) } else { String::new() };
-        table.row(&[
+        let shape =
+            shape.map_or("?".to_string(), |s| s.iter().map(|d| d.to_string()).collect::<Vec<_>>().join("×"));
+        let number = |n: u64, text: fn(u64) -> String| if n > 0 { text(n) } else { String::new() };
+        table.row([
             &layer.name,
             &layer.operator,
             &shape,
-            &number(layer.macs as f64, ""),
-            &number(layer.parameters as f64, ""),
-            &number(layer.bytes as f64, "B"),
+            &number(layer.macs, count),
+            &number(layer.parameters as u64, count),
+            &number(layer.bytes as u64, bytes),
             &if layer.macs > 0 { format!("{:.1}", intensity(layer)) } else { String::new() },
         ]);
     }
@@ -137,9 +157,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     println!(
         "  {} nodes, {} MACs, {} parameters, {} of constants",
         layers.len(),
-        count(macs as f64, ""),
-        count(parameters as f64, ""),
-        count(graph.constant_bytes() as f64, "B")
+        count(macs),
+        count(parameters as u64),
+        bytes(graph.constant_bytes() as u64)
     );
     let operators: Vec<String> = operators.iter().map(|(name, n)| format!("{name} {n}")).collect();
     println!("  {}", operators.join(", "));

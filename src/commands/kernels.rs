@@ -1,7 +1,7 @@
 //! `planish kernels`: every kernel, its instruction set, and whether this machine has it.
 
 use clap::Args;
-use planish::report::table::Table;
+use planish::report::table::{Align, Table};
 use planish_cpu::isa::Isa;
 use planish_graph::{Error, Result};
 use std::process::ExitCode;
@@ -30,10 +30,15 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         super::print_json(&serde_json::json!({"isa": chosen.name(), "kernels": list}))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = Table::new(&["family", "kernel", "instruction set", "this machine"]);
+    let mut table = Table::new(&[
+        ("family", Align::Left),
+        ("kernel", Align::Left),
+        ("instruction set", Align::Left),
+        ("this machine", Align::Left),
+    ]);
     for kernel in &kernels {
         let has = if kernel.isa.is_available() { "yes" } else { "no" };
-        table.row(&[kernel.family, kernel.name, kernel.isa.name(), has]);
+        table.row([kernel.family, kernel.name, kernel.isa.name(), has]);
     }
     print!("{table}");
     println!("in use: {chosen} (PLANISH_ISA chooses another)");

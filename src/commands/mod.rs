@@ -55,7 +55,8 @@ pub fn run(line: CommandLine) -> Result<ExitCode> {
 
 /// Prints one JSON object on standard output.
 fn print_json(value: &serde_json::Value) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| planish_graph::Error::invalid(e.to_string()))?;
+    let text =
+        serde_json::to_string_pretty(value).map_err(|e| planish_graph::Error::invalid(e.to_string()))?;
     println!("{text}");
     Ok(())
 }

@@ -151,7 +151,8 @@ pub fn random_inputs(graph: &Graph, shapes: &[Vec<usize>], seed: u64) -> Result<
         .enumerate()
         .map(|(i, (&id, shape))| {
             let value = graph.value(id);
-            let dtype = value.dtype.ok_or_else(|| Error::invalid(format!("input \"{}\" has no type", value.name)))?;
+            let dtype =
+                value.dtype.ok_or_else(|| Error::invalid(format!("input \"{}\" has no type", value.name)))?;
             planish_engine::run::session::random_input(dtype, shape, seed + i as u64)
         })
         .collect()
@@ -172,7 +173,8 @@ pub fn bytes(text: &str) -> std::result::Result<usize, String> {
 fn named_shape(text: &str) -> std::result::Result<(String, Vec<usize>), String> {
     let problem = || format!("\"{text}\" is no shape: write NAME=1x3x224x224, or DIMENSION=8");
     let (name, extents) = text.rsplit_once('=').ok_or_else(problem)?;
-    let extents = extents.split(['x', ',']).map(|e| e.trim().parse::<usize>()).collect::<std::result::Result<_, _>>();
+    let extents =
+        extents.split(['x', ',']).map(|e| e.trim().parse::<usize>()).collect::<std::result::Result<_, _>>();
     Ok((name.to_string(), extents.map_err(|_| problem())?))
 }
 

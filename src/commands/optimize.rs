@@ -6,7 +6,7 @@ use super::model::{self, Execution, Shapes};
 use super::pictures::PictureArguments;
 use clap::Args;
 use planish::images::Preprocessing;
-use planish::report::table::{Table, count};
+use planish::report::table::{Align, Table, bytes, count};
 use planish_engine::{Session, SessionOptions};
 use planish_graph::error::Context;
 use planish_graph::limits::{Budget, with_budget};
@@ -63,7 +63,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         None => Some(eval::cifar10(EMBEDDED_PICTURES, Path::new("embedded pictures"))?),
         Some(_) => None,
     };
-    report(arguments, &options, &place, &original, &session, pictures.as_ref(), load_ms).context(|| place.display().to_string())
+    report(arguments, &options, &place, &original, &session, pictures.as_ref(), load_ms)
+        .context(|| place.display().to_string())
 }
 
 fn report(
@@ -118,14 +119,18 @@ fn report(
         return Ok(ExitCode::SUCCESS);
     }
     println!("{}: inputs {shapes:?}, {} threads, {}", place.display(), session.threads(), session.isa());
-    let mut table = Table::new(&["", "before", "after"]);
-    table.row(&["nodes", &before.nodes.to_string(), &after.nodes.to_string()]);
-    table.row(&["MACs", &count(before.macs as f64, ""), &count(after.macs as f64, "")]);
-    table.row(&["constants", &count(before.constant_bytes as f64, "B"), &count(after.constant_bytes as f64, "B")]);
-    table.row(&["working memory", &count(before.arena_bytes as f64, "B"), &count(after.arena_bytes as f64, "B")]);
-    table.row(&["latency, median", &format!("{:.3} ms", before.latency_ms), &format!("{:.3} ms", after.latency_ms)]);
+    let mut table = Table::new(&[("", Align::Left), ("before", Align::Right), ("after", Align::Right)]);
+    table.row(["nodes", &before.nodes.to_string(), &after.nodes.to_string()]);
+    table.row(["MACs", &count(before.macs), &count(after.macs)]);
+    table.row(["constants", &bytes(before.constant_bytes as u64), &bytes(after.constant_bytes as u64)]);
+    table.row(["working memory", &bytes(before.arena_bytes as u64), &bytes(after.arena_bytes as u64)]);
+    table.row([
+        "latency, median",
+        &format!("{:.3} ms", before.latency_ms),
+        &format!("{:.3} ms", after.latency_ms),
+    ]);
     if let (Some(a), Some(b)) = (before.top1, after.top1) {
-        table.row(&["top-1 of 100 pictures", &format!("{a:.1} %"), &format!("{b:.1} %")]);
+        table.row(["top-1 of 100 pictures", &format!("{a:.1} %"), &format!("{b:.1} %")]);
     }
     print!("{table}");
     println!(
@@ -138,16 +143,25 @@ fn report(
     println!("algorithms: {}", algorithms.join(", "));
     match &arguments.output {
         Some(path) => println!("written to {}", path.display()),
-        None => println!("next: -o OUT.onnx writes the optimised network; `planish bench MODEL --profile` shows each layer"),
+        None => println!(
+            "next: -o OUT.onnx writes the optimised network; `planish bench MODEL --profile` shows each layer"
+        ),
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// The largest absolute difference and the relative L2 distance of all float outputs from the reference's.
-fn largest_difference(graph: &Graph, inputs: &[Tensor], outputs: &[Tensor], max_memory: usize) -> Result<(f64, f64)> {
+fn largest_difference(
+    graph: &Graph,
+    inputs: &[Tensor],
+    outputs: &[Tensor],
+    max_memory: usize,
+) -> Result<(f64, f64)> {
     let wanted = with_budget(&Budget::new(max_memory), || reference::run(graph, inputs))?;
     let (mut largest, mut squares, mut norm) = (0f64, 0f64, 0f64);
-    for (want, got) in wanted.iter().zip(outputs).filter(|(w, g)| w.dtype().is_float() && w.shape() == g.shape()) {
+    for (want, got) in
+        wanted.iter().zip(outputs).filter(|(w, g)| w.dtype().is_float() && w.shape() == g.shape())
+    {
         for (w, g) in want.to_f64s().into_iter().zip(got.to_f64s()) {
             largest = largest.max((w - g).abs());
             squares += (w - g) * (w - g);

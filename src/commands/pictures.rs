@@ -41,11 +41,14 @@ impl PictureArguments {
 
     /// The settings for `graph`: its own where it carries any, then what the flags say.
     pub fn settings(&self, graph: &Graph) -> Result<Preprocessing> {
-        let mut settings = match (Preprocessing::of_graph(graph)?, self.size.or_else(|| picture_size(graph))) {
+        let mut settings = match (Preprocessing::of_graph(graph)?, self.size.or_else(|| picture_size(graph)))
+        {
             (Some(own), _) => own,
             (None, Some((height, width))) => Preprocessing::new(height, width),
             (None, None) => {
-                return Err(Error::invalid("the model does not say how large its pictures are: give --size N or HEIGHTxWIDTH"));
+                return Err(Error::invalid(
+                    "the model does not say how large its pictures are: give --size N or HEIGHTxWIDTH",
+                ));
             }
         };
         if let Some(size) = self.size {
@@ -107,7 +110,8 @@ pub fn decode_one(path: &Path) -> Result<Picture> {
 }
 
 fn size(text: &str) -> std::result::Result<(usize, usize), String> {
-    let sides: Vec<usize> = text.split('x').map(str::parse).collect::<std::result::Result<_, _>>().unwrap_or_default();
+    let sides: Vec<usize> =
+        text.split('x').map(str::parse).collect::<std::result::Result<_, _>>().unwrap_or_default();
     match sides[..] {
         [side] => Ok((side, side)),
         [height, width] => Ok((height, width)),
@@ -116,7 +120,8 @@ fn size(text: &str) -> std::result::Result<(usize, usize), String> {
 }
 
 fn three(text: &str) -> std::result::Result<[f32; 3], String> {
-    let values: Vec<f32> = text.split(',').map(|v| v.trim().parse()).collect::<std::result::Result<_, _>>().unwrap_or_default();
+    let values: Vec<f32> =
+        text.split(',').map(|v| v.trim().parse()).collect::<std::result::Result<_, _>>().unwrap_or_default();
     match values[..] {
         [all] => Ok([all; 3]),
         [red, green, blue] => Ok([red, green, blue]),

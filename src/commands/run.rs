@@ -5,7 +5,7 @@ use super::pictures::{self, PictureArguments};
 use clap::Args;
 use planish::files::labels::ClassNames;
 use planish::files::npy;
-use planish::report::table::Table;
+use planish::report::table::{Align, Table};
 use planish_graph::error::Context;
 use planish_graph::{DType, Error, Result, Tensor};
 use serde_json::json;
@@ -101,10 +101,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     for (index, picture) in top.as_array().into_iter().flatten().enumerate() {
         let label = arguments.images.get(index).map_or(format!("item {index}"), |p| p.display().to_string());
         println!("\n{label}");
-        let mut table = Table::new(&["class", "name", "score"]);
+        let mut table =
+            Table::new(&[("class", Align::Right), ("name", Align::Left), ("score", Align::Right)]);
         for entry in picture.as_array().into_iter().flatten() {
             let score = format!("{:.4}", entry["score"].as_f64().unwrap_or(f64::NAN));
-            table.row(&[&entry["class"].to_string(), entry["name"].as_str().unwrap_or(""), &score]);
+            table.row([&entry["class"].to_string(), entry["name"].as_str().unwrap_or(""), &score]);
         }
         print!("{table}");
     }
@@ -113,7 +114,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 /// The inputs in order: the given ones, and noise for the rest.
-fn tensors(shapes: &Shapes, graph: &planish_graph::Graph, mut given: BTreeMap<String, Tensor>) -> Result<Vec<Tensor>> {
+fn tensors(
+    shapes: &Shapes,
+    graph: &planish_graph::Graph,
+    mut given: BTreeMap<String, Tensor>,
+) -> Result<Vec<Tensor>> {
     let mut shapes = shapes.clone();
     for (name, tensor) in &given {
         shapes.shapes.push((name.clone(), tensor.shape().to_vec()));
@@ -139,9 +144,9 @@ fn classes(outputs: &[Tensor], names: Option<&ClassNames>) -> serde_json::Value 
     let top = values.chunks_exact(count).map(|row| {
         let mut order: Vec<usize> = (0..count).collect();
         order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
-        let best = order.into_iter().take(5).map(|c| {
-            json!({"class": c, "score": row[c], "name": names.map_or(String::new(), |n| n.name(c))})
-        });
+        let best = order.into_iter().take(5).map(
+            |c| json!({"class": c, "score": row[c], "name": names.map_or(String::new(), |n| n.name(c))}),
+        );
         json!(best.collect::<Vec<_>>())
     });
     json!(top.collect::<Vec<_>>())
@@ -158,7 +163,8 @@ fn summary(tensor: &Tensor) -> String {
         return String::new();
     }
     let values = tensor.to_f32s();
-    let (low, high) = values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
+    let (low, high) =
+        values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
     let mean = values.iter().map(|&v| v as f64).sum::<f64>() / values.len() as f64;
     format!(", from {low:.4} to {high:.4}, mean {mean:.4}")
 }

@@ -4,7 +4,7 @@ use super::model::{self, Execution, Shapes};
 use clap::Args;
 use planish::files::npz;
 use planish::report::progress::Progress;
-use planish::report::table::Table;
+use planish::report::table::{Align, Table};
 use planish_engine::Session;
 use planish_graph::error::Context;
 use planish_graph::limits::{Budget, with_budget};
@@ -68,10 +68,16 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             "first_departure": wrong.first().map(|c| c.place.clone()), "values": list,
         }))?;
     } else {
-        let mut table = Table::new(&["value", "shape", "relative L2", "largest difference", ""]);
+        let mut table = Table::new(&[
+            ("value", Align::Left),
+            ("shape", Align::Left),
+            ("relative L2", Align::Right),
+            ("largest difference", Align::Right),
+            ("", Align::Left),
+        ]);
         let shown = comparisons.iter().filter(|c| arguments.against.is_some() || c.problem.is_some());
         for c in shown.take(40) {
-            table.row(&[
+            table.row([
                 &c.place,
                 &format!("{:?}", c.shape),
                 &format!("{:.2e}", c.relative_l2),
@@ -82,12 +88,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         print!("{table}");
         match wrong.first() {
             None => println!("all {} values agree", comparisons.len()),
-            Some(first) => println!(
-                "{} of {} values depart, \"{}\" first",
-                wrong.len(),
-                comparisons.len(),
-                first.place
-            ),
+            Some(first) => {
+                println!("{} of {} values depart, \"{}\" first", wrong.len(), comparisons.len(), first.place)
+            }
         }
     }
     Ok(if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -95,8 +98,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 /// Whether `got` is `want` up to the tolerances.
 fn compare(place: &str, want: &Tensor, got: &Tensor, rtol: f64, atol: f64) -> Comparison {
-    let mut result =
-        Comparison { place: place.to_string(), shape: got.shape().to_vec(), relative_l2: 0.0, largest: 0.0, problem: None };
+    let mut result = Comparison {
+        place: place.to_string(),
+        shape: got.shape().to_vec(),
+        relative_l2: 0.0,
+        largest: 0.0,
+        problem: None,
+    };
     if want.dtype() != got.dtype() || want.shape() != got.shape() {
         result.problem = Some(format!(
             "expected {} {:?}, got {} {:?}",
@@ -117,7 +125,8 @@ fn compare(place: &str, want: &Tensor, got: &Tensor, rtol: f64, atol: f64) -> Co
     let (mut squares, mut norm, mut far) = (0f64, 0f64, 0usize);
     let (want, got) = (want.to_f64s(), got.to_f64s());
     // Rounding errors of a sum scale with the tensor's magnitude, not with that of an element that came out near zero.
-    let magnitude = (want.iter().filter(|w| w.is_finite()).map(|w| w * w).sum::<f64>() / want.len().max(1) as f64).sqrt();
+    let magnitude =
+        (want.iter().filter(|w| w.is_finite()).map(|w| w * w).sum::<f64>() / want.len().max(1) as f64).sqrt();
     for (&w, &g) in want.iter().zip(&got) {
         if w == g || (w.is_nan() && g.is_nan()) {
             norm += if w.is_finite() { w * w } else { 0.0 };
@@ -167,31 +176,41 @@ fn cases(graph: &Graph, path: &Path, cap: usize) -> Result<Vec<Case>> {
         for &id in &graph.inputs {
             let name = &graph.value(id).name;
             let found = tensors.remove(name);
-            inputs.push(found.ok_or_else(|| Error::invalid(format!("{} has no array \"{name}\"", path.display())))?);
+            inputs.push(
+                found.ok_or_else(|| Error::invalid(format!("{} has no array \"{name}\"", path.display())))?,
+            );
         }
         let outputs = graph.outputs.iter().map(|&id| tensors.remove(&graph.value(id).name)).collect();
         if let Some(name) = tensors.keys().next() {
-            return Err(Error::invalid(format!("{}: the model has no input or output \"{name}\"", path.display())));
+            return Err(Error::invalid(format!(
+                "{}: the model has no input or output \"{name}\"",
+                path.display()
+            )));
         }
         return Ok(vec![(String::new(), inputs, outputs)]);
     }
     let mut folders: Vec<PathBuf> = std::fs::read_dir(path)
         .map_err(|e| Error::io(path, &e))?
         .filter_map(|entry| entry.ok().map(|e| e.path()))
-        .filter(|p| p.is_dir() && p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("test_data_set_")))
+        .filter(|p| {
+            p.is_dir() && p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("test_data_set_"))
+        })
         .collect();
     folders.sort();
     if folders.is_empty() {
         folders.push(path.to_path_buf());
     }
+    let options = planish_onnx::ReadOptions { max_bytes: cap as u64, ..planish_onnx::ReadOptions::default() };
     folders
         .into_iter()
         .map(|folder| {
             let name = folder.file_name().map_or(String::new(), |n| format!("{}/", n.to_string_lossy()));
-            let read = |file: String| planish_onnx::read_tensor_file(&folder.join(file), cap);
-            let inputs = (0..graph.inputs.len()).map(|i| read(format!("input_{i}.pb"))).collect::<Result<_>>()?;
-            let outputs =
-                (0..graph.outputs.len()).map(|i| read(format!("output_{i}.pb")).map(Some)).collect::<Result<_>>()?;
+            let read = |file: String| planish_onnx::load_tensor(&folder.join(file), &options);
+            let inputs =
+                (0..graph.inputs.len()).map(|i| read(format!("input_{i}.pb"))).collect::<Result<_>>()?;
+            let outputs = (0..graph.outputs.len())
+                .map(|i| read(format!("output_{i}.pb")).map(Some))
+                .collect::<Result<_>>()?;
             Ok((name, inputs, outputs))
         })
         .collect()
@@ -206,14 +225,17 @@ fn layer_by_layer(arguments: &Arguments) -> Result<Vec<Comparison>> {
     let shapes = arguments.shapes.resolve(&probed)?;
     let inputs = model::random_inputs(&probed, &shapes, 1)?;
     let known: HashMap<&str, ()> = original.values.iter().map(|v| (v.name.as_str(), ())).collect();
-    let made: Vec<planish_graph::ValueId> = probed.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied()).collect();
-    probed.outputs = made.into_iter().filter(|&v| known.contains_key(probed.value(v).name.as_str())).collect();
+    let made: Vec<planish_graph::ValueId> =
+        probed.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied()).collect();
+    probed.outputs =
+        made.into_iter().filter(|&v| known.contains_key(probed.value(v).name.as_str())).collect();
     let names: Vec<String> = probed.outputs.iter().map(|&v| probed.value(v).name.clone()).collect();
     let places: HashMap<&str, usize> = names.iter().enumerate().map(|(i, n)| (n.as_str(), i)).collect();
-    let session = Session::new(probed.clone(), &planish_engine::SessionOptions { optimise: false, ..options.clone() })?;
+    let session =
+        Session::new(probed.clone(), &planish_engine::SessionOptions { optimise: false, ..options.clone() })?;
     let outputs = session.run(&inputs)?;
     let mut found: Vec<Option<Comparison>> = (0..names.len()).map(|_| None).collect();
-    let progress = Progress::new(original.nodes.len() as u64, "nodes by reference");
+    let progress = Progress::new("nodes by reference", original.nodes.len() as u64);
     with_budget(&Budget::new(options.max_memory), || {
         reference::run_with(&original, &inputs, |id, want| {
             progress.advance(1);
@@ -223,7 +245,7 @@ fn layer_by_layer(arguments: &Arguments) -> Result<Vec<Comparison>> {
             Ok(())
         })
     })?;
-    progress.finish();
+    drop(progress);
     Ok(found.into_iter().flatten().collect())
 }
 
@@ -235,8 +257,14 @@ mod tests {
     fn tolerances_scale_with_the_tensor() {
         let tensor = |values: &[f32]| Tensor::new(&[values.len()], values).unwrap();
         let want = tensor(&[100.0, 0.0, f32::NAN, f32::INFINITY]);
-        assert!(compare("x", &want, &tensor(&[100.01, 0.01, f32::NAN, f32::INFINITY]), 1e-3, 0.0).problem.is_none());
-        assert!(compare("x", &want, &tensor(&[101.0, 0.0, f32::NAN, f32::INFINITY]), 1e-3, 0.0).problem.is_some());
+        assert!(
+            compare("x", &want, &tensor(&[100.01, 0.01, f32::NAN, f32::INFINITY]), 1e-3, 0.0)
+                .problem
+                .is_none()
+        );
+        assert!(
+            compare("x", &want, &tensor(&[101.0, 0.0, f32::NAN, f32::INFINITY]), 1e-3, 0.0).problem.is_some()
+        );
         assert!(compare("x", &want, &tensor(&[100.0, 0.0, 1.0, f32::INFINITY]), 1e-3, 0.0).problem.is_some());
         assert!(compare("x", &want, &tensor(&[100.0, 0.0, f32::NAN]), 1e-3, 0.0).problem.is_some());
         let integers = Tensor::from_i64s(&[1, 2]).unwrap();

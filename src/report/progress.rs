@@ -34,6 +34,14 @@ impl Progress {
     pub fn say(&self, label: &str) {
         self.bar.set_message(label.to_string());
     }
+    /// Prints a line above the bar; without a terminal, on standard error.
+    pub fn note(&self, line: &str) {
+        if self.bar.is_hidden() {
+            eprintln!("{line}");
+        } else {
+            self.bar.println(line);
+        }
+    }
     /// How many steps are done.
     pub fn done(&self) -> u64 {
         self.bar.position()

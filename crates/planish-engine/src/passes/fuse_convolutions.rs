@@ -129,7 +129,8 @@ mod tests {
     #[test]
     fn activations_move_in() {
         use ActivationFunction::*;
-        let functions = [LeakyRelu { alpha: 0.1 }, Elu { alpha: 0.5 }, Swish { alpha: 1.0 }, Gelu { tanh: false }];
+        let functions =
+            [LeakyRelu { alpha: 0.1 }, Elu { alpha: 0.5 }, Swish { alpha: 1.0 }, Gelu { tanh: false }];
         for function in functions {
             let (mut g, x) = input(&[1, 2, 5]);
             let conv = convolved(&mut g, "conv", x);
@@ -167,7 +168,8 @@ mod tests {
     fn shortcuts_that_broadcast_stay() {
         let (mut g, x) = input(&[1, 2, 5]);
         let conv = convolved(&mut g, "conv", x);
-        let row = g.add_input("row", planish_graph::DType::F32, &crate::passes::rewrite::fixed_dims(&[1, 2, 1]));
+        let row =
+            g.add_input("row", planish_graph::DType::F32, &crate::passes::rewrite::fixed_dims(&[1, 2, 1]));
         let y = binary(&mut g, "y", BinaryFunction::Add, conv, row);
         g.outputs.push(y);
         check_inferred(&FuseConvolutions, g, &[("Conv", 1), ("Add", 1)]);

@@ -91,8 +91,10 @@ impl Chooser {
 
     /// Every algorithm that accepts `problem`, cheapest estimate first.
     pub fn candidates(&self, problem: &ConvProblem) -> Vec<Candidate> {
-        let mut found: Vec<Candidate> =
-            self.accepting(problem).map(|(a, estimate)| Candidate { algorithm: a.name(), estimate, measured: None }).collect();
+        let mut found: Vec<Candidate> = self
+            .accepting(problem)
+            .map(|(a, estimate)| Candidate { algorithm: a.name(), estimate, measured: None })
+            .collect();
         found.sort_by(|a, b| a.estimate.total_cmp(&b.estimate));
         found
     }
@@ -103,7 +105,12 @@ impl Chooser {
             .filter(|a| a.accepts(problem, self.isa).is_ok())
             .map(|a| (*a, 1e-6 * a.cost(problem, self.isa, self.threads)))
             .collect();
-        let only = self.options.only.as_deref().filter(|o| found.iter().any(|(a, _)| a.name() == *o)).map(str::to_string);
+        let only = self
+            .options
+            .only
+            .as_deref()
+            .filter(|o| found.iter().any(|(a, _)| a.name() == *o))
+            .map(str::to_string);
         found.into_iter().filter(move |(a, _)| only.as_deref().is_none_or(|o| a.name() == o))
     }
 
@@ -134,15 +141,24 @@ impl Chooser {
                 let choice = self.pick(candidate.algorithm, problem, weights, bias, String::new())?;
                 candidate.measured = Some(measure(problem, choice.prepared.as_ref(), pool));
             }
-            candidates.sort_by(|a, b| a.measured.unwrap_or(f64::MAX).total_cmp(&b.measured.unwrap_or(f64::MAX)));
+            candidates
+                .sort_by(|a, b| a.measured.unwrap_or(f64::MAX).total_cmp(&b.measured.unwrap_or(f64::MAX)));
             let winner = Winner {
                 algorithm: candidates[0].algorithm.to_string(),
                 milliseconds: candidates[0].measured.unwrap_or_default(),
             };
             lock(&self.wisdom).winners.insert(key, winner);
-            let times: Vec<String> =
-                candidates.iter().map(|c| format!("{} {:.3}", c.algorithm, c.measured.unwrap_or_default())).collect();
-            return self.pick(candidates[0].algorithm, problem, weights, bias, format!("measured, ms: {}", times.join(", ")));
+            let times: Vec<String> = candidates
+                .iter()
+                .map(|c| format!("{} {:.3}", c.algorithm, c.measured.unwrap_or_default()))
+                .collect();
+            return self.pick(
+                candidates[0].algorithm,
+                problem,
+                weights,
+                bias,
+                format!("measured, ms: {}", times.join(", ")),
+            );
         }
         let estimates: Vec<String> =
             candidates.iter().take(4).map(|c| format!("{} {:.3}", c.algorithm, c.estimate)).collect();
@@ -169,14 +185,21 @@ impl Chooser {
             return Ok(Choice { algorithm: name, prepared: prepared.clone(), reason });
         }
         let bias_values = bias.map(|b| b.as_slice::<f32>()).transpose()?;
-        let prepared: Arc<dyn PreparedConv> =
-            algorithm.prepare(problem, self.isa, weights.as_slice::<f32>()?, bias_values).map_err(Error::invalid)?.into();
+        let prepared: Arc<dyn PreparedConv> = algorithm
+            .prepare(problem, self.isa, weights.as_slice::<f32>()?, bias_values)
+            .map_err(Error::invalid)?
+            .into();
         lock(&self.packed).insert(key, (weights.clone(), bias.cloned(), prepared.clone()));
         Ok(Choice { algorithm: name, prepared, reason })
     }
 
     /// `matrix` (K×N, or N×K where `transposed`) times `scale`, packed; the same for every plan of the session.
-    pub(crate) fn packed_matrix(&self, matrix: &Tensor, transposed: bool, scale: f32) -> Result<Arc<PackedMatrix>> {
+    pub(crate) fn packed_matrix(
+        &self,
+        matrix: &Tensor,
+        transposed: bool,
+        scale: f32,
+    ) -> Result<Arc<PackedMatrix>> {
         let key = (matrix.bytes().as_ptr() as usize, transposed, scale.to_bits());
         if let Some((_, packed)) = lock(&self.matrices).get(&key) {
             return Ok(packed.clone());
@@ -214,7 +237,10 @@ impl Chooser {
 /// What wisdom must agree on to be trusted: planish's version, the processor and the instruction set.
 fn fingerprint(isa: Isa) -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")).map_or("unknown", |m| m.trim_start_matches([' ', '\t', ':']));
+    let model = cpu
+        .lines()
+        .find_map(|l| l.strip_prefix("model name"))
+        .map_or("unknown", |m| m.trim_start_matches([' ', '\t', ':']));
     format!("planish {} / {} / {} / {isa:?}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, model.trim())
 }
 

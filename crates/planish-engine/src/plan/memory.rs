@@ -41,7 +41,8 @@ pub(crate) fn assign(lives: &[Life]) -> Layout {
             if offset.saturating_add(len) <= offsets[other] {
                 break;
             }
-            let end = offsets[other].saturating_add(o.len.checked_next_multiple_of(ALIGNMENT).unwrap_or(usize::MAX));
+            let end = offsets[other]
+                .saturating_add(o.len.checked_next_multiple_of(ALIGNMENT).unwrap_or(usize::MAX));
             offset = offset.max(end);
         }
         offsets[i] = offset;

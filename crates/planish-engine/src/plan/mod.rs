@@ -67,7 +67,9 @@ impl Operand {
     pub(crate) fn reshaped(&self, new_rows: usize, new_channels: usize) -> Operand {
         match self {
             Operand::Buffer(view) => Operand::Buffer(view.reshaped(new_rows, new_channels)),
-            Operand::Input { index, .. } => Operand::Input { index: *index, rows: new_rows, channels: new_channels },
+            Operand::Input { index, .. } => {
+                Operand::Input { index: *index, rows: new_rows, channels: new_channels }
+            }
             Operand::Constant { tensor, .. } => {
                 Operand::Constant { tensor: tensor.clone(), rows: new_rows, channels: new_channels }
             }

@@ -23,14 +23,15 @@ impl Arena {
     /// Memory for `len` elements; an error where the budget or the machine has no room.
     pub(crate) fn new(len: usize, budget: &Arc<Budget>) -> Result<Arena> {
         let bytes = len.checked_mul(4).filter(|&b| b <= isize::MAX as usize - ALIGNMENT);
-        let bytes = bytes.ok_or_else(|| Error::limit("the plan needs more memory than can be addressed"))?.max(64);
+        let bytes =
+            bytes.ok_or_else(|| Error::limit("the plan needs more memory than can be addressed"))?.max(64);
         let charge = budget.charge(bytes)?;
         let layout = Layout::from_size_align(bytes, ALIGNMENT)
             .map_err(|_| Error::limit("the plan needs more memory than can be addressed"))?;
         // SAFETY: the layout has a size of at least 64 bytes.
         let start = unsafe { alloc_zeroed(layout) }.cast::<f32>();
-        let start =
-            NonNull::new(start).ok_or_else(|| Error::limit(format!("cannot allocate {bytes} bytes on this machine")))?;
+        let start = NonNull::new(start)
+            .ok_or_else(|| Error::limit(format!("cannot allocate {bytes} bytes on this machine")))?;
         Ok(Arena { start, layout, _charge: charge })
     }
 

@@ -33,14 +33,18 @@ impl Environment<'_> {
     /// An `f32` operand as rows of its view.
     pub(crate) fn rows(&mut self, operand: &Operand) -> Result<Rows<'static>> {
         let (pointer, view) = match operand {
-            Operand::Buffer(view) => (self.address(view).cast_const(), (view.rows, view.channels, view.row_stride)),
+            Operand::Buffer(view) => {
+                (self.address(view).cast_const(), (view.rows, view.channels, view.row_stride))
+            }
             Operand::Input { index, rows, channels } => {
                 (self.inputs[*index].as_slice::<f32>()?.as_ptr(), (*rows, *channels, *channels))
             }
             Operand::Constant { tensor, rows, channels } => {
                 (tensor.as_slice::<f32>()?.as_ptr(), (*rows, *channels, *channels))
             }
-            Operand::Heap(_) => return Err(Error::invalid("a kernel was planned on a tensor made at run time")),
+            Operand::Heap(_) => {
+                return Err(Error::invalid("a kernel was planned on a tensor made at run time"));
+            }
         };
         // SAFETY: the memory plan keeps a buffer's elements unwritten while a step reads them, inputs and constants are
         // not written at all, and all of them outlive the step that asked: `Environment` borrows or owns them, and steps
@@ -111,7 +115,10 @@ impl Environment<'_> {
     pub(crate) fn store(&mut self, view: &BufferView, layout: Layout, tensor: &Tensor) -> Result<()> {
         let source = tensor.as_slice::<f32>()?;
         if source.len() != view.rows * view.channels {
-            return Err(Error::invalid(format!("made shape {:?}, which is not what was planned", tensor.shape())));
+            return Err(Error::invalid(format!(
+                "made shape {:?}, which is not what was planned",
+                tensor.shape()
+            )));
         }
         let mut target = self.rows_mut(view);
         if layout == Layout::ChannelsLast {

@@ -168,7 +168,11 @@ impl Session {
 
     fn make_plan(&self, shapes: &[Vec<usize>]) -> Result<Plan> {
         if shapes.len() != self.graph.inputs.len() {
-            return Err(Error::invalid(format!("{} inputs were given, the graph has {}", shapes.len(), self.graph.inputs.len())));
+            return Err(Error::invalid(format!(
+                "{} inputs were given, the graph has {}",
+                shapes.len(),
+                self.graph.inputs.len()
+            )));
         }
         for (&id, shape) in self.graph.inputs.iter().zip(shapes) {
             check_shape(&self.graph, id, shape)?;
@@ -204,14 +208,20 @@ impl Session {
             .map(|&id| {
                 let name = &self.graph.value(id).name;
                 let found = inputs.get(name).cloned();
-                found.ok_or_else(|| Error::invalid(format!("input {} was not given", self.graph.describe(id))))
+                found
+                    .ok_or_else(|| Error::invalid(format!("input {} was not given", self.graph.describe(id))))
             })
             .collect::<Result<Vec<_>>>()?;
         self.run(&ordered)
     }
 
     /// [`Self::run`] that `cancel` can stop and that writes where its time went into `profile`.
-    pub fn run_with(&self, inputs: &[Tensor], cancel: &CancelToken, profile: Option<&mut Profile>) -> Result<Vec<Tensor>> {
+    pub fn run_with(
+        &self,
+        inputs: &[Tensor],
+        cancel: &CancelToken,
+        profile: Option<&mut Profile>,
+    ) -> Result<Vec<Tensor>> {
         self.check_types(inputs)?;
         let shapes: Vec<Vec<usize>> = inputs.iter().map(|t| t.shape().to_vec()).collect();
         let planned = self.planned(&shapes)?;
@@ -220,18 +230,27 @@ impl Session {
             Some(arena) => arena,
             None => Arena::new(planned.plan.arena_len, &self.budget)?,
         };
-        let outputs = with_budget(&self.budget, || self.run_steps(&planned.plan, inputs, &mut arena, cancel, profile));
+        let outputs =
+            with_budget(&self.budget, || self.run_steps(&planned.plan, inputs, &mut arena, cancel, profile));
         lock(&planned.arenas).push(arena);
         outputs
     }
 
     fn check_types(&self, inputs: &[Tensor]) -> Result<()> {
         if inputs.len() != self.graph.inputs.len() {
-            return Err(Error::invalid(format!("{} inputs were given, the graph has {}", inputs.len(), self.graph.inputs.len())));
+            return Err(Error::invalid(format!(
+                "{} inputs were given, the graph has {}",
+                inputs.len(),
+                self.graph.inputs.len()
+            )));
         }
         for (&id, tensor) in self.graph.inputs.iter().zip(inputs) {
             if self.graph.value(id).dtype.is_some_and(|d| d != tensor.dtype()) {
-                return Err(Error::invalid(format!("input {} was given as {}", self.graph.describe(id), tensor.dtype())));
+                return Err(Error::invalid(format!(
+                    "input {} was given as {}",
+                    self.graph.describe(id),
+                    tensor.dtype()
+                )));
             }
         }
         Ok(())
@@ -259,7 +278,9 @@ impl Session {
         for step in &plan.steps {
             cancel.check()?;
             let begun = profile.is_some().then(|| start.elapsed());
-            step.kernel.run(&mut environment).context(|| format!("node \"{}\" ({})", step.info.node, step.info.operator))?;
+            step.kernel
+                .run(&mut environment)
+                .context(|| format!("node \"{}\" ({})", step.info.node, step.info.operator))?;
             if let (Some(profile), Some(begun)) = (profile.as_deref_mut(), begun) {
                 let info = step.info.clone();
                 profile.steps.push(StepProfile {
@@ -295,7 +316,8 @@ pub fn random_input(dtype: DType, shape: &[usize], seed: u64) -> Result<Tensor> 
     let count = planish_graph::limits::element_count(shape)?;
     if dtype.is_float() {
         // The sum of four uniform numbers, centred and scaled to variance one: near enough to normal.
-        let values: Vec<f64> = (0..count).map(|_| (next() + next() + next() + next() - 2.0) * 1.7320508).collect();
+        let values: Vec<f64> =
+            (0..count).map(|_| (next() + next() + next() + next() - 2.0) * 1.7320508).collect();
         return Tensor::from_f64s(dtype, shape, &values);
     }
     let top = if dtype == DType::Bool { 2.0 } else { 100.0 };

@@ -89,7 +89,8 @@ impl Family for TransposedConvolutions {
         let op = node.op.as_op::<ConvTranspose>()?;
         let (input, weights) = (facts.input(node, 0)?, facts.constant(node, 1)?);
         let constant = weights.dtype() == DType::F32 && facts.absent_or_constant(node, 2);
-        let accepted = (3..=5).contains(&input.len()) && transposed_problem(op, input, weights.shape()).is_some();
+        let accepted =
+            (3..=5).contains(&input.len()) && transposed_problem(op, input, weights.shape()).is_some();
         (constant && accepted && facts.output(node).is_some()).then_some(Wish::ChannelsLast)
     }
 
@@ -121,7 +122,9 @@ impl Family for Convolutions {
         let (input, weights) = (facts.input(node, 0)?, facts.constant(node, 1)?);
         let constant = weights.dtype() == DType::F32 && facts.absent_or_constant(node, 2);
         let accepted = problem(conv, input, weights.shape()).is_ok_and(|p| {
-            planish_cpu::conv::algorithms().iter().any(|a| a.accepts(&p, planish_cpu::isa::Isa::Portable).is_ok())
+            planish_cpu::conv::algorithms()
+                .iter()
+                .any(|a| a.accepts(&p, planish_cpu::isa::Isa::Portable).is_ok())
         });
         (constant && accepted && (3..=5).contains(&input.len())).then_some(Wish::ChannelsLast)
     }

@@ -7,8 +7,8 @@ use planish_cpu::strided::MAX_RANK;
 use planish_graph::ops::math::activation::{Activation, ActivationFunction};
 use planish_graph::ops::math::binary::{Binary, BinaryFunction};
 use planish_graph::ops::math::clip::Clip;
-use planish_graph::ops::math::prelu::PRelu;
 use planish_graph::ops::math::power::Pow;
+use planish_graph::ops::math::prelu::PRelu;
 use planish_graph::ops::math::unary::{Unary, UnaryFunction};
 use planish_graph::ops::math::variadic::{Variadic, VariadicFunction};
 use planish_graph::{Error, Node, OperatorExt, Result, ValueId};
@@ -48,7 +48,9 @@ fn unary_kernel(node: &Node, facts: &Facts<'_>) -> Option<UnaryKernel> {
             ActivationFunction::Elu { alpha } => K::Activation(Epilogue::Elu { alpha }),
             ActivationFunction::Selu { alpha, gamma } => K::Selu { alpha, gamma },
             ActivationFunction::Celu { alpha } => K::Celu { alpha },
-            ActivationFunction::HardSigmoid { alpha, beta } => K::Activation(Epilogue::HardSigmoid { alpha, beta }),
+            ActivationFunction::HardSigmoid { alpha, beta } => {
+                K::Activation(Epilogue::HardSigmoid { alpha, beta })
+            }
             ActivationFunction::ThresholdedRelu { alpha } => K::ThresholdedRelu { alpha },
             ActivationFunction::Shrink { bias, lambd } => K::Shrink { bias, lambda: lambd },
             ActivationFunction::Swish { alpha: 1.0 } => K::Activation(Epilogue::Silu),
@@ -153,10 +155,19 @@ pub(super) struct BroadcastOperand {
 impl BroadcastOperand {
     /// Finds `v` for an output of shape `shape` in `layout`. A value as large as the output is converted to that layout
     /// (once, for all its readers); a smaller one is read through strides.
-    pub(super) fn find(l: &mut Lowering<'_>, v: ValueId, shape: &[usize], layout: Layout) -> Result<BroadcastOperand> {
+    pub(super) fn find(
+        l: &mut Lowering<'_>,
+        v: ValueId,
+        shape: &[usize],
+        layout: Layout,
+    ) -> Result<BroadcastOperand> {
         let own = l.shape(v)?;
         if layout == Layout::Plain || own.len() == shape.len() && (own == shape || l.layout(v) == layout) {
-            return Ok(BroadcastOperand { operand: l.operand(v, layout)?, shape: layout.physical(own), order: None });
+            return Ok(BroadcastOperand {
+                operand: l.operand(v, layout)?,
+                shape: layout.physical(own),
+                order: None,
+            });
         }
         let rank = shape.len();
         let mut stretched = vec![1; rank - own.len()];

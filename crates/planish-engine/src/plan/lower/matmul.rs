@@ -72,7 +72,8 @@ fn lower_gemm(l: &mut Lowering<'_>, node: &Node, gemm: &Gemm) -> Result<()> {
     let from = operand.clone();
     l.push(info, &[&operand], &[&target], move |env| {
         let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
-        matmul(env.pool, input, &packed, bias.as_deref(), None, Activation::None, output).map_err(Error::invalid)
+        matmul(env.pool, input, &packed, bias.as_deref(), None, Activation::None, output)
+            .map_err(Error::invalid)
     });
     Ok(())
 }

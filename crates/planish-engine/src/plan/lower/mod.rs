@@ -15,8 +15,8 @@ mod reduce;
 mod resize;
 mod shuffle;
 
-pub(crate) use super::layout::{Layout, Wish};
 use super::layout;
+pub(crate) use super::layout::{Layout, Wish};
 use super::placement::{self, Placement};
 use super::{BufferView, Kernel, Operand, Step, StepInfo, memory};
 use crate::run::environment::Environment;
@@ -228,7 +228,9 @@ impl<'a> Lowering<'a> {
     /// The shape of a value, which must be known.
     pub(crate) fn shape(&self, v: ValueId) -> Result<&'a [usize]> {
         let shape = self.facts[v.0 as usize].as_ref().and_then(|f| f.shape());
-        shape.ok_or_else(|| Error::invalid(format!("the shape of \"{}\" is not known", self.graph.value(v).name)))
+        shape.ok_or_else(|| {
+            Error::invalid(format!("the shape of \"{}\" is not known", self.graph.value(v).name))
+        })
     }
     /// Whether kernels can work on a value: `f32`, of known shape.
     pub(crate) fn in_arena(&self, v: ValueId) -> bool {
@@ -368,9 +370,14 @@ impl<'a> Lowering<'a> {
         let placed = self.placements.contains_key(&v) || self.roots.contains_key(&v);
         let last_use = self.last_reader[input.0 as usize] == self.node_index;
         let (rows, channels) = rows_of(layout, self.shape(v)?);
-        if let (false, true, Some(Operand::Buffer(view))) = (placed, last_use, self.found.get(&(input, layout))) {
+        if let (false, true, Some(Operand::Buffer(view))) =
+            (placed, last_use, self.found.get(&(input, layout)))
+        {
             let view = *view;
-            if self.names[view.buffer] == 1 && (view.rows, view.channels) == (rows, channels) && view.is_dense() {
+            if self.names[view.buffer] == 1
+                && (view.rows, view.channels) == (rows, channels)
+                && view.is_dense()
+            {
                 self.found.insert((v, layout), Operand::Buffer(view));
                 return Ok(view);
             }
@@ -397,7 +404,8 @@ impl<'a> Lowering<'a> {
 
     /// A step's description, from its node.
     pub(crate) fn info(&self, node: &Node, algorithm: &str, reason: &str) -> StepInfo {
-        let given: Vec<Option<Fact>> = node.inputs.iter().map(|i| i.and_then(|i| self.fact(i).cloned())).collect();
+        let given: Vec<Option<Fact>> =
+            node.inputs.iter().map(|i| i.and_then(|i| self.fact(i).cloned())).collect();
         let made: Vec<Fact> = node.outputs.iter().flatten().filter_map(|o| self.fact(*o).cloned()).collect();
         StepInfo {
             node: node.name.clone(),

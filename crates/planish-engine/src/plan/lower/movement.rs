@@ -17,7 +17,10 @@ fn lost() -> Error {
 
 /// Whether the operator only gives the same elements another shape.
 fn renames_axes(node: &Node) -> bool {
-    node.op.is_op::<Reshape>() || node.op.is_op::<Flatten>() || node.op.is_op::<Squeeze>() || node.op.is_op::<Unsqueeze>()
+    node.op.is_op::<Reshape>()
+        || node.op.is_op::<Flatten>()
+        || node.op.is_op::<Squeeze>()
+        || node.op.is_op::<Unsqueeze>()
 }
 
 /// The permutation of a Transpose.
@@ -155,7 +158,10 @@ impl Family for Movement {
 
 /// Whether a cut keeps every axis whole but the channels, of which it keeps a run.
 fn only_channels(cut: &[(usize, isize, usize)], input: &[usize]) -> bool {
-    cut.iter().zip(input).enumerate().all(|(axis, (&(_, step, count), &extent))| step == 1 && (axis == 1 || count == extent))
+    cut.iter()
+        .zip(input)
+        .enumerate()
+        .all(|(axis, (&(_, step, count), &extent))| step == 1 && (axis == 1 || count == extent))
 }
 
 fn concat(l: &mut Lowering<'_>, node: &Node) -> Result<()> {
@@ -177,7 +183,8 @@ fn concat(l: &mut Lowering<'_>, node: &Node) -> Result<()> {
         let part = layout.physical(l.shape(v)?);
         let extent = part[axis];
         let there = BufferView { start: target.start + start, channels: extent, ..target };
-        let in_place = matches!(source, Operand::Buffer(view) if axis + 1 == physical.len() && *view == there);
+        let in_place =
+            matches!(source, Operand::Buffer(view) if axis + 1 == physical.len() && *view == there);
         if !in_place {
             copies.push((source.clone(), part, start));
         }
@@ -227,7 +234,8 @@ fn transpose(l: &mut Lowering<'_>, node: &Node, x: ValueId, y: ValueId, perm: &[
     for (axis, &from) in perm.iter().enumerate() {
         order[target_layout.axis(axis, rank)] = layout.axis(from, rank);
     }
-    let (from, from_shape, to_shape) = (operand.clone(), layout.physical(input), target_layout.physical(output));
+    let (from, from_shape, to_shape) =
+        (operand.clone(), layout.physical(input), target_layout.physical(output));
     let info = l.info(node, "strided copy", "axes change their order");
     l.push(info, &[&operand], &[&target], move |env| {
         let source = env.strided(&from, &from_shape)?.permute(&order);
@@ -257,7 +265,8 @@ fn cut(l: &mut Lowering<'_>, node: &Node, x: ValueId) -> Result<()> {
         let rank = input.len();
         let windows: Vec<(usize, (usize, isize, usize))> =
             cut.iter().enumerate().map(|(axis, c)| (layout.axis(axis, rank), *c)).collect();
-        let (from, from_shape, to_shape) = (operand.clone(), layout.physical(input), layout.physical(l.shape(y)?));
+        let (from, from_shape, to_shape) =
+            (operand.clone(), layout.physical(input), layout.physical(l.shape(y)?));
         let info = l.info(node, "strided copy", "takes a window");
         l.push(info, &[&operand], &[&target], move |env| {
             let mut source = env.strided(&from, &from_shape)?;

@@ -22,7 +22,8 @@ impl Family for Normalizations {
         let lost = || Error::invalid("a normalisation lost an input or output");
         let op = node.op.as_op::<BatchNormalization>().ok_or_else(lost)?;
         let (x, y) = (node.input(0).ok_or_else(lost)?, node.output().ok_or_else(lost)?);
-        let constant = |i: usize| node.input(i).and_then(|v| l.constant(v)).ok_or_else(lost).map(|t| t.to_f64s());
+        let constant =
+            |i: usize| node.input(i).and_then(|v| l.constant(v)).ok_or_else(lost).map(|t| t.to_f64s());
         let (gamma, beta, mean, variance) = (constant(1)?, constant(2)?, constant(3)?, constant(4)?);
         let (mut scale, mut shift) = (Vec::with_capacity(gamma.len()), Vec::with_capacity(gamma.len()));
         for c in 0..gamma.len() {

@@ -30,7 +30,8 @@ impl Family for Pads {
         let (input, output) = (facts.input(node, 0)?, facts.output(node)?);
         let fill = node.input(2).is_none() || facts.constant(node, 2).is_some();
         let known = fill && amounts(node, facts, input.len()).is_some();
-        (known && input.len() <= MAX_RANK && !input.contains(&0) && !output.contains(&0)).then_some(Wish::Follow)
+        (known && input.len() <= MAX_RANK && !input.contains(&0) && !output.contains(&0))
+            .then_some(Wish::Follow)
     }
 
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
@@ -45,7 +46,11 @@ impl Family for Pads {
             PadMode::Edge => Kernel::Edge,
             PadMode::Wrap => Kernel::Wrap,
         };
-        let fill = node.input(2).and_then(|v| l.constant(v)).and_then(|t| t.to_f32s().first().copied()).unwrap_or(0.0);
+        let fill = node
+            .input(2)
+            .and_then(|v| l.constant(v))
+            .and_then(|t| t.to_f32s().first().copied())
+            .unwrap_or(0.0);
         let amounts = amounts(node, &l.facts(), rank).ok_or_else(lost)?;
         let mut tables: Vec<IndexTable> = vec![IndexTable::default(); rank];
         for (axis, &(begin, end)) in amounts.iter().enumerate() {

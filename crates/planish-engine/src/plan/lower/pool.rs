@@ -18,7 +18,11 @@ fn parts(node: &Node, input: &[usize]) -> Option<(Pooling, Window)> {
     }
     if let Some(op) = node.op.as_op::<MaxPool>() {
         // Indices are for unpooling; nothing fast wants them.
-        return if node.outputs.len() == 1 { Some((Pooling::Max, op.window.resolve(input).ok()?)) } else { None };
+        return if node.outputs.len() == 1 {
+            Some((Pooling::Max, op.window.resolve(input).ok()?))
+        } else {
+            None
+        };
     }
     if let Some(op) = node.op.as_op::<AveragePool>() {
         let kind = Pooling::Average { count_include_pad: op.count_include_pad };

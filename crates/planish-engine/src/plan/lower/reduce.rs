@@ -89,7 +89,10 @@ impl Family for Reductions {
                 return Err(Error::unsupported("a softmax over rows that are not contiguous"));
             }
             let (from, to) = match dense {
-                true => (from.reshaped(outer * physical[axis], inner), target.reshaped(outer * physical[axis], inner)),
+                true => (
+                    from.reshaped(outer * physical[axis], inner),
+                    target.reshaped(outer * physical[axis], inner),
+                ),
                 false => (from, target),
             };
             let extent = physical[axis];
@@ -114,7 +117,8 @@ impl Family for Reductions {
         let reduced: usize = physical[first..end].iter().product();
         let inner: usize = physical[end..].iter().product();
         let operand = l.operand(x, layout)?;
-        let from = if operand.is_dense() { operand.reshaped(outer * reduced, inner) } else { operand.clone() };
+        let from =
+            if operand.is_dense() { operand.reshaped(outer * reduced, inner) } else { operand.clone() };
         let target = l.output(y)?;
         let flat = target.reshaped(outer, inner);
         let info = l.info(node, "reduction", "axes are reduced where they lie");

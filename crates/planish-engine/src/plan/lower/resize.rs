@@ -16,9 +16,8 @@ fn taps(node: &Node, facts: &Facts<'_>) -> Option<(AxisTaps, AxisTaps)> {
     if !known || !(3..=4).contains(&input.len()) || input[..2] != output[..2] || output.contains(&0) {
         return None;
     }
-    let axes = op
-        .resolve(input, facts.constant(node, 1), facts.constant(node, 2), facts.constant(node, 3))
-        .ok()?;
+    let axes =
+        op.resolve(input, facts.constant(node, 1), facts.constant(node, 2), facts.constant(node, 3)).ok()?;
     let table = |axis: usize| -> Option<AxisTaps> {
         if axis < 2 {
             return AxisTaps::new(1, 1, vec![0], vec![1.0]).ok();

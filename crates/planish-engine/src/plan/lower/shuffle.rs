@@ -40,7 +40,8 @@ impl Family for Shuffles {
                 Ok(())
             });
         } else if let Some(op) = node.op.as_op::<DepthToSpace>() {
-            let (size, block) = ([input_shape[0], input_shape[2], input_shape[3]], (op.blocksize, order(op.order)));
+            let (size, block) =
+                ([input_shape[0], input_shape[2], input_shape[3]], (op.blocksize, order(op.order)));
             l.push(info, &[&operand], &[&target], move |env| {
                 let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
                 depth_to_space(env.isa, env.pool, size, block, input, output);
@@ -48,7 +49,8 @@ impl Family for Shuffles {
             });
         } else {
             let op = node.op.as_op::<SpaceToDepth>().ok_or_else(lost)?;
-            let (size, block) = ([output_shape[0], output_shape[2], output_shape[3]], (op.blocksize, order(op.order)));
+            let (size, block) =
+                ([output_shape[0], output_shape[2], output_shape[3]], (op.blocksize, order(op.order)));
             l.push(info, &[&operand], &[&target], move |env| {
                 let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
                 space_to_depth(env.isa, env.pool, size, block, input, output);
