@@ -5,6 +5,7 @@
 
 use crate::attribute;
 use crate::lower;
+use crate::opset;
 use crate::tensor;
 use crate::wire::Message;
 use crate::write::WriteOptions;
@@ -32,9 +33,13 @@ pub(crate) fn model(
     weights: Option<&mut WeightsFile>,
 ) -> Result<Message> {
     graph.validate()?;
-    let lowered = if options.portable { lower::to_standard(graph)? } else { None };
-    let graph = lowered.as_ref().unwrap_or(graph);
-    let mut exporter = Exporter { weights, names: Names::default(), own_operators: false };
+    let mut exporter = Exporter {
+        weights,
+        portable: options.portable,
+        names: Names::default(),
+        opset: WRITTEN_OPSET,
+        own_operators: false,
+    };
     let body = exporter.graph(graph, &BTreeMap::new(), 0)?;
     let mut message = Message::new();
     message.int(1, IR_VERSION);
@@ -42,9 +47,9 @@ pub(crate) fn model(
     message.text(3, env!("CARGO_PKG_VERSION"));
     message.text(6, &graph.doc);
     message.message(7, body);
-    message.message(8, opset("", WRITTEN_OPSET));
+    message.message(8, import("", exporter.opset));
     if exporter.own_operators {
-        message.message(8, opset("planish", OWN_OPSET));
+        message.message(8, import("planish", OWN_OPSET));
     }
     for (key, value) in &graph.metadata {
         message.message(14, entry(key, value));
@@ -52,7 +57,7 @@ pub(crate) fn model(
     Ok(message)
 }
 
-fn opset(domain: &str, version: i64) -> Message {
+fn import(domain: &str, version: i64) -> Message {
     let mut message = Message::new();
     message.text(1, domain);
     message.int(2, version);
@@ -131,7 +136,9 @@ impl Names {
 
 struct Exporter<'w> {
     weights: Option<&'w mut WeightsFile>,
+    portable: bool,
     names: Names,
+    opset: i64,
     own_operators: bool,
 }
 
@@ -143,6 +150,8 @@ impl Exporter<'_> {
         captured: &BTreeMap<ValueId, String>,
         depth: usize,
     ) -> Result<Message> {
+        let lowered = if self.portable { lower::to_standard(graph)? } else { None };
+        let graph = lowered.as_ref().unwrap_or(graph);
         let mut own = Vec::new();
         let mut known = Vec::new();
         let names: Vec<String> = (0..graph.values.len())
@@ -236,7 +245,9 @@ impl Exporter<'_> {
         for (key, value) in &attributes.0 {
             message.message(5, attribute::message(key, value, graphs.remove(key.as_str())));
         }
-        if !node.op.domain().is_empty() {
+        if node.op.domain().is_empty() {
+            self.opset = self.opset.max(opset::needed(node.op.name(), &attributes));
+        } else {
             self.own_operators = true;
             message.text(7, node.op.domain());
         }

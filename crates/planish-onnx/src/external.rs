@@ -150,7 +150,7 @@ fn check_same(_seen: &Metadata, opened: &Metadata) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_folder::TestFolder;
+    use crate::tests::folder::TestFolder;
 
     fn read(folder: &Path, entries: &[Entry<'_>]) -> Result<Tensor> {
         ExternalFiles::new(Some(folder), 1 << 20).tensor(entries, DType::F32, &[2])

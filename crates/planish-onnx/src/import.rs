@@ -6,8 +6,11 @@
 
 use crate::attribute::{Content, content};
 use crate::external::ExternalFiles;
+use crate::legacy;
+use crate::lower::standard;
 use crate::opset::{self, standard_domain};
 use crate::proto::{FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto};
+use crate::read::OLDEST_OPSET;
 use crate::scope::{Building, Scopes, Terms, declared};
 use crate::tensor;
 use crate::unsupported::Unsupported;
@@ -235,13 +238,16 @@ impl<'a, 'p, 'c> Importer<'a, 'p, 'c> {
     fn operator(&mut self, node: &'p NodeProto<'a>, domain: &str, name: &str) -> Result<()> {
         let version = opset::version(&self.scopes.terms().opsets, domain);
         opset::check_operator(node.op_type, domain, version)?;
-        let (attributes, captured) = self.attributes(node)?;
+        let (mut attributes, captured) = self.attributes(node)?;
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for &input in &node.inputs {
             inputs.push(if input.is_empty() { None } else { self.scopes.resolve(input)? });
         }
         let outputs = self.outputs(node);
         trim(&mut inputs);
+        if domain.is_empty() && version < OLDEST_OPSET {
+            self.upgrade(node.op_type, &mut attributes, &mut inputs, name)?;
+        }
         if let Some(Attribute::Graph(body)) = attributes.0.get("body") {
             // A loop's own inputs are as many as its body's formal ones; what the body captures comes behind them.
             inputs.resize(inputs.len().max(body.formal_inputs), None);
@@ -260,16 +266,10 @@ impl<'a, 'p, 'c> Importer<'a, 'p, 'c> {
             constant_inputs,
             added_inputs: BTreeMap::new(),
             keep_inputs: None,
-            moved_inputs: BTreeMap::new(),
         };
         let op = read_operator(&mut reader)?;
-        let listed = inputs.clone();
         if let Some(kept) = reader.keep_inputs {
             inputs.truncate(kept);
-        }
-        for (to, from) in reader.moved_inputs {
-            inputs.resize(inputs.len().max(to + 1), None);
-            inputs[to] = listed.get(from).copied().flatten();
         }
         for (index, tensor) in reader.added_inputs {
             if index > op.arity().max_inputs {
@@ -279,13 +279,46 @@ impl<'a, 'p, 'c> Importer<'a, 'p, 'c> {
             inputs[index] =
                 Some(self.scopes.building().add_constant(&format!("{name}.input{index}"), tensor));
         }
-        if captured.is_empty() {
-            trim(&mut inputs);
-        }
         inputs.extend(captured.into_iter().map(Some));
         op.arity().check(&inputs, &outputs)?;
         self.scopes.building().graph.nodes.push(Node { name: name.to_string(), op, inputs, outputs });
         Ok(())
+    }
+
+    /// Tells a node of an opset before 7 in the terms of opset 7.
+    fn upgrade(
+        &mut self,
+        operator: &str,
+        attributes: &mut Attributes,
+        inputs: &mut [Option<ValueId>],
+        name: &str,
+    ) -> Result<()> {
+        let graph = &self.scopes.building().graph;
+        let value = |index: usize| inputs.get(index).copied().flatten().map(|id| graph.value(id));
+        let trailing = legacy::upgrade(operator, attributes, value(0), value(1))?;
+        if let (true, Some(Some(second))) = (trailing > 0, inputs.get_mut(1)) {
+            *second = self.append_axes(*second, trailing, &format!("{name}/Unsqueeze"))?;
+        }
+        Ok(())
+    }
+
+    /// `id` with `count` axes of extent 1 at its end.
+    fn append_axes(&mut self, id: ValueId, count: usize, name: &str) -> Result<ValueId> {
+        let building = self.scopes.building();
+        let rank = building.graph.value(id).shape.as_ref().map_or(0, Vec::len);
+        let axes: Vec<i64> = (rank..rank + count).map(|a| a as i64).collect();
+        let axes = building.add_constant(&format!("{name}.axes"), Tensor::from_i64s(&axes)?);
+        let output = building.fresh_name(name);
+        let output = building.graph.add_value(Value { name: output, ..Value::default() });
+        let op = standard("Unsqueeze", Attributes::new(), 2)?;
+        let node = Node {
+            name: name.to_string(),
+            op,
+            inputs: vec![Some(id), Some(axes)],
+            outputs: vec![Some(output)],
+        };
+        building.graph.nodes.push(node);
+        Ok(output)
     }
 
     /// The values that a node's outputs were declared as; outputs left out at the end are not listed.

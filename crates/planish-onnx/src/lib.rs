@@ -13,6 +13,7 @@ mod attribute;
 mod export;
 mod external;
 mod import;
+mod legacy;
 mod lower;
 mod opset;
 mod proto;
@@ -22,7 +23,7 @@ mod survey;
 mod tensor;
 mod tensor_file;
 #[cfg(test)]
-mod test_folder;
+mod tests;
 mod unsupported;
 mod wire;
 mod write;

@@ -1,12 +1,14 @@
 //! Which versions of which operators are read.
 
+use crate::legacy::UPGRADED;
 use crate::read::{NEWEST_OPSET, OLDEST_OPSET};
-use planish_graph::{Result, invalid, unsupported};
+use planish_graph::ops::WRITTEN_OPSET;
+use planish_graph::{Attributes, Result, invalid, unsupported};
 use std::collections::HashMap;
 
 /// Operators whose definition in opset 7 is older than that, with the opset it is from: these are read from models of
 /// older opsets, too.
-const UNCHANGED: [(i64, &[&str]); 6] = [
+const UNCHANGED: [(i64, &[&str]); 5] = [
     (
         1,
         &[
@@ -84,8 +86,37 @@ const UNCHANGED: [(i64, &[&str]); 6] = [
             "Tile",
         ],
     ),
-    (7, &[]),
 ];
+
+/// Operators that came after the opset that planish writes, and attributes that others have got since: with one of
+/// these, a model is written for the opset that has it.
+const NEWER: [(&str, &str, i64); 15] = [
+    ("Attention", "", 23),
+    ("AveragePool", "ceil_mode", 22), // the shape rule for windows that start in the padding
+    ("BitCast", "", 26),
+    ("Cast", "round_mode", 24),
+    ("CumProd", "", 26),
+    ("DequantizeLinear", "output_dtype", 23),
+    ("LpPool", "ceil_mode", 22),
+    ("MaxPool", "ceil_mode", 22),
+    ("QuantizeLinear", "precision", 23),
+    ("RMSNormalization", "", 23),
+    ("Range", "stash_type", 27),
+    ("RotaryEmbedding", "", 23),
+    ("SpaceToDepth", "mode", 28),
+    ("Swish", "", 24),
+    ("TensorScatter", "", 24),
+];
+
+/// The oldest opset, from the one that planish writes on, that has `operator` with `attributes`.
+pub(crate) fn needed(operator: &str, attributes: &Attributes) -> i64 {
+    NEWER
+        .iter()
+        .filter(|(name, attribute, _)| {
+            *name == operator && (attribute.is_empty() || attributes.0.contains_key(*attribute))
+        })
+        .fold(WRITTEN_OPSET, |most, (_, _, since)| most.max(*since))
+}
 
 /// The domain as planish writes it: `ai.onnx` is another spelling of the standard one.
 pub(crate) fn standard_domain(domain: &str) -> &str {
@@ -124,9 +155,8 @@ pub(crate) fn check_operator(operator: &str, domain: &str, version: i64) -> Resu
     if version == 0 {
         invalid!("the model does not say which opset of the standard operators it uses");
     }
-    let unchanged =
-        UNCHANGED.iter().any(|(since, operators)| *since <= version && operators.contains(&operator));
-    if !unchanged {
+    let mut readable = UNCHANGED.iter().chain(&UPGRADED);
+    if !readable.any(|(since, operators)| *since <= version && operators.contains(&operator)) {
         unsupported!(
             "operator {operator} of opset {version} (older than {OLDEST_OPSET}; convert the model with onnx.version_converter)"
         );
@@ -144,9 +174,18 @@ mod tests {
         assert!(check_operator("Not", "", 1).is_ok());
         assert!(check_operator("Relu", "", 6).is_ok());
         assert!(check_operator("Relu", "", 5).is_err());
-        assert!(check_operator("Add", "", 6).is_err());
+        assert!(check_operator("Add", "", 6).is_ok());
+        assert!(check_operator("Add", "", 5).is_err());
         assert!(check_operator("Add", "", 0).is_err());
         assert!(check_operator("ConvAdd", "planish", 1).is_ok());
+    }
+
+    #[test]
+    fn a_newer_operator_asks_for_a_newer_opset() {
+        assert_eq!(needed("Conv", &Attributes::new()), WRITTEN_OPSET);
+        assert_eq!(needed("Swish", &Attributes::new()), 24);
+        assert_eq!(needed("SpaceToDepth", &Attributes::new()), WRITTEN_OPSET);
+        assert_eq!(needed("SpaceToDepth", &Attributes::new().with("mode", "CRD")), 28);
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub fn save_tensor(tensor: &Tensor, name: &str, path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_folder::TestFolder;
+    use crate::tests::folder::TestFolder;
 
     #[test]
     fn tensors_round_trip_through_files() {

@@ -68,8 +68,8 @@ impl Tensor {
         match dtype {
             DType::F64 => Tensor::new(shape, values),
             DType::F32 => fill::<f32, _>(dtype, shape, values, |x| x as f32),
-            DType::F16 => fill::<f16, _>(dtype, shape, values, f16::from_f64),
-            DType::BF16 => fill::<bf16, _>(dtype, shape, values, bf16::from_f64),
+            DType::F16 => fill::<f16, _>(dtype, shape, values, |x| f16::from_f32(to_odd(x))),
+            DType::BF16 => fill::<bf16, _>(dtype, shape, values, |x| bf16::from_f32(to_odd(x))),
             _ => Err(Error::invalid(format!("cannot make a tensor of type {dtype} from floats"))),
         }
     }
@@ -97,6 +97,17 @@ impl Tensor {
             Numbers::Int(v) => Tensor::from_ints(dtype, shape, v),
         }
     }
+}
+
+/// `x` as the `f32` next to it whose last bit is set, where `x` itself is none: rounded again to half of the bits that is
+/// what `x` rounded at once would be, while a nearest `f32` may fall on a tie that `x` is not.
+fn to_odd(x: f64) -> f32 {
+    let near = x as f32;
+    if near as f64 == x || x.is_nan() {
+        return near;
+    }
+    let outside = (near as f64).abs() > x.abs();
+    f32::from_bits((near.to_bits() - outside as u32) | 1)
 }
 
 /// A tensor whose elements are `convert`ed from `values` (`Bool` is stored through `u8`).
@@ -127,6 +138,22 @@ mod tests {
                 if dtype.is_float() { Numbers::Float(vec![0.0, 1.0]) } else { Numbers::Int(vec![0, 1]) };
             let tensor = Tensor::from_numbers(dtype, &[2], &numbers).unwrap();
             assert_eq!(tensor.to_numbers(), numbers, "{dtype}");
+        }
+    }
+
+    #[test]
+    fn narrow_floats_are_rounded_once() {
+        let above = 1.0 + 2f64.powi(-30);
+        for (dtype, half_step) in [(DType::F16, 2f64.powi(-11)), (DType::BF16, 2f64.powi(-8))] {
+            for sign in [1.0, -1.0] {
+                let tie = 1.0 + half_step;
+                let values = [tie * above, tie, tie / above, 1e300, 1e-300, 0.0].map(|v| sign * v);
+                let got = Tensor::from_f64s(dtype, &[6], &values).unwrap().to_f64s();
+                let expected = [1.0 + 2.0 * half_step, 1.0, 1.0, f64::INFINITY, 0.0, 0.0].map(|v| sign * v);
+                assert_eq!(got, expected, "{dtype}");
+            }
+            let nan = Tensor::from_f64s(dtype, &[1], &[f64::NAN]).unwrap();
+            assert!(nan.to_f64s()[0].is_nan());
         }
     }
 

@@ -30,6 +30,14 @@ impl Clip {
     }
 }
 
+/// The one number of `limit`, as a float and as an integer.
+fn number(limit: &Tensor) -> (f64, i128) {
+    match limit.to_numbers() {
+        Numbers::Float(v) => (v.first().copied().unwrap_or(f64::NAN), 0),
+        Numbers::Int(v) => (f64::NAN, v.first().copied().unwrap_or(0)),
+    }
+}
+
 impl Operator for Clip {
     fn name(&self) -> &'static str {
         "Clip"
@@ -51,23 +59,15 @@ impl Operator for Clip {
     }
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
         let x = required(inputs, 0)?;
-        let limit = |index| optional(inputs, index).map(|t| t.to_numbers());
-        let (mut floats, mut ints) = ((None, None), (None, None));
-        match limit(1) {
-            Some(Numbers::Float(v)) => floats.0 = v.first().copied(),
-            Some(Numbers::Int(v)) => ints.0 = v.first().copied(),
-            None => {}
-        }
-        match limit(2) {
-            Some(Numbers::Float(v)) => floats.1 = v.first().copied(),
-            Some(Numbers::Int(v)) => ints.1 = v.first().copied(),
-            None => {}
-        }
+        let (low, high) = (optional(inputs, 1).map(number), optional(inputs, 2).map(number));
         let float = |v: f64| {
-            let raised = floats.0.map_or(v, |low| maximum(v, low));
-            floats.1.map_or(raised, |high| minimum(raised, high))
+            let raised = low.map_or(v, |(low, _)| maximum(v, low));
+            high.map_or(raised, |(high, _)| minimum(raised, high))
         };
-        let int = |v: i128| v.max(ints.0.unwrap_or(i128::MIN)).min(ints.1.unwrap_or(i128::MAX));
+        let int = |v: i128| {
+            let raised = low.map_or(v, |(_, low)| v.max(low));
+            high.map_or(raised, |(_, high)| raised.min(high))
+        };
         Ok(vec![map(x, float, int)?])
     }
     fn attributes(&self) -> Attributes {

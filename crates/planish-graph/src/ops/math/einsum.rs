@@ -4,7 +4,7 @@
 //! An equation is parsed once ([`Equation`]); shapes turn it into an index space of all its labels ([`Space`]) in which
 //! every operand has a stride for every label: 0 where it is stretched or absent, a sum of strides where a label repeats.
 
-use super::elementwise::{NUMBERS, expect_same_type, typed_fact};
+use super::elementwise::{Lists, NUMBERS, all_numbers, expect_same_type, typed_fact};
 use super::matmul::{float_multiply_add, int_multiply_add};
 use crate::attributes::Attributes;
 use crate::error::{Context, Error, Result};
@@ -269,19 +269,11 @@ impl Operator for Einsum {
     }
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
         let dtype = required(inputs, 0)?.dtype();
-        let (mut shapes, mut floats, mut ints) = (Vec::new(), Vec::new(), Vec::new());
-        for i in 0..inputs.len() {
-            let x = required(inputs, i)?;
-            shapes.push(x.shape());
-            match x.to_numbers() {
-                Numbers::Float(v) => floats.push(v),
-                Numbers::Int(v) => ints.push(v),
-            }
-        }
+        let (shapes, lists) = all_numbers(inputs)?;
         let space = self.space(&shapes)?;
-        let numbers = match dtype.is_float() {
-            true => Numbers::Float(space.sums(&floats, (0.0, 1.0), float_multiply_add)?),
-            false => Numbers::Int(space.sums(&ints, (0, 1), int_multiply_add)?),
+        let numbers = match lists {
+            Lists::Float(lists) => Numbers::Float(space.sums(&lists, (0.0, 1.0), float_multiply_add)?),
+            Lists::Int(lists) => Numbers::Int(space.sums(&lists, (0, 1), int_multiply_add)?),
         };
         Ok(vec![Tensor::from_numbers(dtype, &space.output, &numbers)?])
     }

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::infer::Fact;
 use crate::invalid;
 use crate::limits::room;
-use crate::ops::required_fact;
+use crate::ops::{required, required_fact};
 use crate::tensor::{DType, Numbers, Tensor, index};
 
 /// Floats.
@@ -112,6 +112,32 @@ pub(super) fn pair(a: &Tensor, b: &Tensor) -> Result<Pair> {
         (Numbers::Float(x), Numbers::Float(y)) => Ok(Pair::Float(x, y)),
         (Numbers::Int(x), Numbers::Int(y)) => Ok(Pair::Int(x, y)),
         _ => invalid!("the inputs have different types, {} and {}", a.dtype(), b.dtype()),
+    }
+}
+
+/// The numbers of any number of tensors.
+pub(super) enum Lists {
+    /// Of float tensors.
+    Float(Vec<Vec<f64>>),
+    /// Of integer or `Bool` tensors.
+    Int(Vec<Vec<i128>>),
+}
+
+/// The shapes and numbers of all inputs, which must all be there; an error where some hold floats and others integers.
+pub(super) fn all_numbers<'a>(inputs: &[Option<&'a Tensor>]) -> Result<(Vec<&'a [usize]>, Lists)> {
+    let (mut shapes, mut floats, mut ints) = (Vec::new(), Vec::new(), Vec::new());
+    for i in 0..inputs.len() {
+        let x = required(inputs, i)?;
+        shapes.push(x.shape());
+        match x.to_numbers() {
+            Numbers::Float(v) => floats.push(v),
+            Numbers::Int(v) => ints.push(v),
+        }
+    }
+    match (floats.is_empty(), ints.is_empty()) {
+        (false, true) => Ok((shapes, Lists::Float(floats))),
+        (true, _) => Ok((shapes, Lists::Int(ints))),
+        (false, false) => invalid!("the inputs have different types"),
     }
 }
 

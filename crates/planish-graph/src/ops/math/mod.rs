@@ -16,6 +16,8 @@ pub mod matmul;
 pub mod power;
 pub mod prelu;
 pub mod reduce;
+#[cfg(test)]
+mod robustness;
 pub mod select;
 pub mod softmax;
 pub mod special;

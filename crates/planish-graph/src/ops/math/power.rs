@@ -106,13 +106,8 @@ mod tests {
         {
             assert_eq!(int_power(base, exponent), expected, "{base}^{exponent}");
         }
-        assert_eq!(
-            int_power(3, i128::from(u64::MAX)) as u64,
-            3u64.wrapping_pow(u32::MAX)
-                .wrapping_pow(1 << 16)
-                .wrapping_pow(1 << 16)
-                .wrapping_mul(3u64.wrapping_pow(u32::MAX))
-        );
+        assert_eq!(int_power(3, 1000) as u64, 3u64.wrapping_pow(1000));
+        assert_eq!(int_power(2, i128::from(u64::MAX)), 0);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //!
 //! Before opset 13 these flattened their input to two dimensions at `axis` and normalised each row. That form is kept as
 //! `flatten`; it is an operator of our own domain, since ONNX of the written opset cannot say it in one node. Where the
-//! axis is the last one both forms are equal: [`Softmax::for_rank`] finds the plain spelling once the rank is known.
+//! axis is the last one both forms are equal: [`Softmax::for_rank`] finds the plain spelling once the rank is known. A
+//! writer that does not know it may spell `Flatten(axis)`, the plain function along axis -1, and `Reshape` to the input's
+//! `Shape`.
 
 use super::arg::position_of_extreme;
 use super::elementwise::{FLOATS, Lanes, functions, shaped_like, typed_fact};

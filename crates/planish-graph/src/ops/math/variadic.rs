@@ -1,6 +1,8 @@
 //! Min, Max, Sum and Mean of any number of tensors, with broadcasting.
 
-use super::elementwise::{FLOATS, NUMBERS, broadcast_fact, expect_same_type, functions, typed_fact};
+use super::elementwise::{
+    FLOATS, Lists, NUMBERS, all_numbers, broadcast_fact, expect_same_type, functions, typed_fact,
+};
 use super::special::{maximum, minimum};
 use crate::attributes::Attributes;
 use crate::error::Result;
@@ -62,10 +64,15 @@ impl Variadic {
     }
 }
 
-/// The elements at each place of `shape`, folded over `inputs` (their shapes and elements) in order.
-fn fold<T: Copy>(shape: &[usize], inputs: &[(&[usize], Vec<T>)], f: impl Fn(T, T) -> T) -> Result<Vec<T>> {
+/// The elements at each place of `shape`, folded in order over inputs of the shapes `owns`.
+fn fold<T: Copy>(
+    shape: &[usize],
+    owns: &[&[usize]],
+    lists: &[Vec<T>],
+    f: impl Fn(T, T) -> T,
+) -> Result<Vec<T>> {
     let mut out: Vec<T> = room(shape)?;
-    for (number, (own, values)) in inputs.iter().enumerate() {
+    for (number, (own, values)) in owns.iter().zip(lists).enumerate() {
         let strides = index::broadcast_strides(own, shape);
         index::for_each(shape, [&strides], |place, [i]| match number {
             0 => out.push(values[i]),
@@ -96,24 +103,17 @@ impl Operator for Variadic {
     }
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
         let dtype = required(inputs, 0)?.dtype();
-        let (mut shapes, mut floats, mut ints) = (Vec::new(), Vec::new(), Vec::new());
-        for i in 0..inputs.len() {
-            let x = required(inputs, i)?;
-            shapes.push(x.shape());
-            match x.to_numbers() {
-                Numbers::Float(v) => floats.push((x.shape(), v)),
-                Numbers::Int(v) => ints.push((x.shape(), v)),
-            }
-        }
+        let (shapes, lists) = all_numbers(inputs)?;
         let shape = index::broadcast(&shapes)?;
-        let numbers = if dtype.is_float() {
-            let mut values = fold(&shape, &floats, |a, b| self.function.float(a, b))?;
-            if self.function == VariadicFunction::Mean {
-                values.iter_mut().for_each(|v| *v /= inputs.len() as f64);
+        let numbers = match lists {
+            Lists::Float(lists) => {
+                let mut values = fold(&shape, &shapes, &lists, |a, b| self.function.float(a, b))?;
+                if self.function == VariadicFunction::Mean {
+                    values.iter_mut().for_each(|v| *v /= inputs.len() as f64);
+                }
+                Numbers::Float(values)
             }
-            Numbers::Float(values)
-        } else {
-            Numbers::Int(fold(&shape, &ints, |a, b| self.function.int(a, b))?)
+            Lists::Int(lists) => Numbers::Int(fold(&shape, &shapes, &lists, |a, b| self.function.int(a, b))?),
         };
         Ok(vec![Tensor::from_numbers(dtype, &shape, &numbers)?])
     }

@@ -1,0 +1,7 @@
+//! Whole models in and out. What concerns one module alone is tested beside it.
+
+mod build;
+pub(crate) mod folder;
+mod hostile;
+mod reading;
+mod writing;

@@ -1,0 +1,95 @@
+//! What is written is read back the same, and old files outlive failures.
+
+use super::folder::TestFolder;
+use crate::{ReadOptions, WriteOptions, load, read, save, write};
+use planish_graph::ops::movement::identity::Identity;
+use planish_graph::{DType, Dim, Graph, Tensor, Value};
+
+/// A graph with a constant of 4 KB, a symbol, an output without a declared type, and text.
+fn example() -> Graph {
+    let mut graph = Graph::new("example");
+    graph.doc = "a test".to_string();
+    graph.metadata.insert("key".to_string(), "text".to_string());
+    let x =
+        graph.add_input("x", DType::F32, &[Dim::Symbol("batch".to_string()), Dim::Fixed(2), Dim::Unknown]);
+    let large = graph.add_constant("large", Tensor::zeros(DType::F32, &[1024]).unwrap());
+    let empty = graph.add_constant("empty", Tensor::zeros(DType::I64, &[0]).unwrap());
+    for (name, from) in [("y", x), ("z", large), ("e", empty)] {
+        let output = graph.add_node(name, Identity, &[from]);
+        graph.outputs.push(output);
+    }
+    graph
+}
+
+fn assert_same(a: &Graph, b: &Graph) {
+    let named = |g: &Graph| {
+        let mut values: Vec<(String, Option<Tensor>, Option<DType>, Option<Vec<Dim>>)> = g
+            .values
+            .iter()
+            .map(|Value { name, constant, dtype, shape }| {
+                (name.clone(), constant.clone(), *dtype, shape.clone())
+            })
+            .filter(|v| !["y", "z", "e"].contains(&v.0.as_str()))
+            .collect();
+        values.sort_by(|a, b| a.0.cmp(&b.0));
+        values
+    };
+    assert_eq!(named(a), named(b));
+    assert_eq!((&a.name, &a.doc, &a.metadata), (&b.name, &b.doc, &b.metadata));
+    let nodes = |g: &Graph| g.nodes.iter().map(|n| (n.name.clone(), n.op.name())).collect::<Vec<_>>();
+    assert_eq!(nodes(a), nodes(b));
+}
+
+#[test]
+fn models_round_trip() {
+    let graph = example();
+    let bytes = write(&graph, &WriteOptions::default()).unwrap();
+    let back = read(&bytes, None, &ReadOptions::default()).unwrap();
+    assert_same(&graph, &back);
+    assert_eq!(back.value(back.outputs[0]).dtype, Some(DType::F32), "types of outputs are inferred");
+    assert_eq!(write(&back, &WriteOptions::default()).unwrap().len() >= bytes.len(), true);
+}
+
+#[test]
+fn weights_may_lie_beside_the_model() {
+    let folder = TestFolder::new();
+    let path = folder.path().join("m.onnx");
+    let options = WriteOptions { external_data: Some(true), ..WriteOptions::default() };
+    save(&example(), &path, &options).unwrap();
+    assert_eq!(std::fs::metadata(folder.path().join("m.onnx.data")).unwrap().len(), 4096);
+    assert_same(&example(), &load(&path, &ReadOptions::default()).unwrap());
+    std::fs::write(folder.path().join("m.onnx.data"), [0; 100]).unwrap();
+    let error = load(&path, &ReadOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("m.onnx.data") && error.contains("\"large\""), "{error}");
+    assert!(write(&example(), &options).is_err(), "bytes have no file beside them");
+}
+
+#[test]
+fn a_failed_save_leaves_the_old_file() {
+    let folder = TestFolder::new();
+    let path = folder.path().join("m.onnx");
+    std::fs::write(&path, "old").unwrap();
+    let mut broken = example();
+    broken.outputs.push(planish_graph::ValueId(99));
+    assert!(save(&broken, &path, &WriteOptions::default()).is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), b"old");
+    assert!(save(&example(), &folder.path().join("none/m.onnx"), &WriteOptions::default()).is_err());
+    save(&example(), &path, &WriteOptions::default()).unwrap();
+    assert_same(&example(), &load(&path, &ReadOptions::default()).unwrap());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+}
+
+#[cfg(unix)]
+#[test]
+fn saving_replaces_links_and_does_not_follow_them() {
+    let folder = TestFolder::new();
+    let other = folder.path().join("other");
+    std::fs::write(&other, "precious").unwrap();
+    for name in ["m.onnx", "m.onnx.data"] {
+        std::os::unix::fs::symlink(&other, folder.path().join(name)).unwrap();
+    }
+    let options = WriteOptions { external_data: Some(true), ..WriteOptions::default() };
+    save(&example(), &folder.path().join("m.onnx"), &options).unwrap();
+    assert_eq!(std::fs::read(&other).unwrap(), b"precious");
+    assert!(load(&folder.path().join("m.onnx"), &ReadOptions::default()).is_ok());
+}
