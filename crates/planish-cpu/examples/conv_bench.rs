@@ -1,9 +1,10 @@
 //! Times every algorithm on layers of well-known networks, on one thread.
 //!
-//! `cargo run --release -p planish-cpu --example conv_bench [part of a layer name] [threads] [cold]`. For each layer it
-//! prints every algorithm that accepts it, cheapest estimate first: the least of many times, the share of the
-//! multiply-add rate measured on this machine, and the estimate relative to the time. A `*` marks the fastest. With
-//! `cold`, weights are taken from memory rather than from a cache, as in a network larger than the cache.
+//! `cargo run --release -p planish-cpu --example conv_bench [part of a layer name] [threads] [cold]`. For each
+//! layer it prints every algorithm that accepts it, cheapest estimate first: the least of many times, the share
+//! of the multiply-add rate measured on this machine, and the estimate relative to the time. A `*` marks the
+//! fastest. With `cold`, weights are taken from memory rather than from a cache, as in a network larger than
+//! the cache.
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -1,8 +1,9 @@
 //! Convolution of each channel by itself.
 //!
-//! Depthwise layers (Chollet, *Xception*, arXiv 1610.02357; Howard et al., *MobileNets*, arXiv 1704.04861) do nine
-//! multiply-adds for each number read, so they are bound by memory, and a matrix product would waste nearly
-//! all of its lanes. Here a vector is a run of channels of one pixel; a tile of neighbouring pixels shares each loaded weight.
+//! Depthwise layers (Chollet, *Xception*, arXiv 1610.02357; Howard et al., *MobileNets*, arXiv 1704.04861) do
+//! nine multiply-adds for each number read, so they are bound by memory, and a matrix product would waste
+//! nearly all of its lanes. Here a vector is a run of channels of one pixel; a tile of neighbouring pixels
+//! shares each loaded weight.
 
 use super::dense::check_key;
 use super::problem::check_workspace;
@@ -36,7 +37,8 @@ impl ConvAlgorithm for Depthwise {
         let vectors = problem.out_channels.div_ceil(isa.lanes()) as f64;
         let rows = problem.out_rows() as f64;
         let rate = if isa == Isa::Portable { 6.0 } else { 1.0 };
-        // Measured: about a cycle a tap; 4 cycles for each vector and 10 for each pixel besides, and the lines read.
+        // Measured: about a cycle a tap; 4 cycles for each vector and 10 for each pixel besides, and the lines
+        // read.
         let lines = (problem.stride[1] * problem.stride[2]) as f64;
         let cycles = rows * (vectors * (problem.taps() as f64 * rate + 3.0 + lines) + 10.0);
         cycles / threads.max(1) as f64 + 300.0
@@ -160,7 +162,7 @@ impl Tile<'_> {
             };
         }
         let Window { pixels, taps, tap_steps, pixel_step, .. } = *self.window;
-        let stride = if tap_steps[2] == 0 { 0 } else { pixel_step / tap_steps[2] };
+        let stride = pixel_step.checked_div(tap_steps[2]).unwrap_or(0);
         let neighbours = pixels > 2 && stride * tap_steps[2] == pixel_step;
         match (S::ISA, taps[2], stride) {
             (Isa::Avx512, 3, 1) if neighbours => pick!(3, 1: 3 4 5 6 7 8),

@@ -1,8 +1,9 @@
 //! Convolution by copying the patch of each output pixel into a row.
 //!
-//! The oldest lowering (Chellapilla, Puri and Simard, *High Performance Convolutional Neural Networks for Document
-//! Processing*, 2006) accepts everything. The matrix of patches is never made whole: a block of rows is copied to
-//! scratch memory of the second-level cache's size, multiplied with all panels, and overwritten by the next.
+//! The oldest lowering (Chellapilla, Puri and Simard, *High Performance Convolutional Neural Networks for
+//! Document Processing*, 2006) accepts everything. The matrix of patches is never made whole: a block of rows
+//! is copied to scratch memory of the second-level cache's size, multiplied with all panels, and overwritten by
+//! the next.
 
 use super::dense::{self, DenseCall, DenseWeights, Lowering};
 use super::geometry::{Axis, Pixel};
@@ -113,7 +114,8 @@ impl<'a> PatchRows<'a> {
                 let x = pixel.x * width.stride + taps.start * width.dilation - width.pad;
                 if self.joins {
                     let run = taps.len() * channels;
-                    // SAFETY: the view is dense and the pixels `x .. x + taps.len()` of this line are inside it.
+                    // SAFETY: the view is dense and the pixels `x .. x + taps.len()` of this line are inside
+                    // it.
                     let source = unsafe {
                         std::slice::from_raw_parts(self.input.ptr().add((first + x) * channels), run)
                     };

@@ -1,9 +1,9 @@
 //! Walking an image in tiles of neighbouring output pixels, for the algorithms that keep vectors of channels.
 //!
-//! Inside an output line most pixels see the whole kernel; only those near the ends lose taps to the padding, and near the first and
-//! last lines all of them lose the same rows of taps. So a line is cut into single pixels with clipped windows at
-//! its ends and tiles of several pixels with a common window in between: no pixel pays for the padding of
-//! another, and nothing is copied into a padded image.
+//! Inside an output line most pixels see the whole kernel; only those near the ends lose taps to the padding,
+//! and near the first and last lines all of them lose the same rows of taps. So a line is cut into single
+//! pixels with clipped windows at its ends and tiles of several pixels with a common window in between: no
+//! pixel pays for the padding of another, and nothing is copied into a padded image.
 
 use super::ConvProblem;
 use super::geometry::{Axis, Pixel};

@@ -1,10 +1,10 @@
 //! Elementary functions of whole vectors.
 //!
-//! Activations need `exp` and its relatives by the million, and the standard library offers them one number at a
-//! time. The polynomials are Cephes' single-precision minimax ones (S. L. Moshier, *Methods and Programs for
+//! Activations need `exp` and its relatives by the million, and the standard library offers them one number at
+//! a time. The polynomials are Cephes' single-precision minimax ones (S. L. Moshier, *Methods and Programs for
 //! Mathematical Functions*, 1989), with N. Juffa's for `erf`; the argument reductions follow Cody and Waite
-//! (1980). Errors below are the largest found against `f64` over about a million arguments spread over all bit patterns,
-//! on every instruction set (`simd/tests.rs`). NaN gives NaN everywhere.
+//! (1980). Errors below are the largest found against `f64` over about a million arguments spread over all bit
+//! patterns, on every instruction set (`simd/tests.rs`). NaN gives NaN everywhere.
 
 use super::Simd;
 
@@ -33,8 +33,8 @@ fn reduced_exp_m1<S: Simd>(s: S, x: S::F32) -> (S::F32, S::F32) {
     (n, s.mul_add(p, s.mul(r, r), r))
 }
 
-/// `e^x` to a relative error of 1.8e-7 (one unit in the last place where the result is subnormal); infinity above
-/// 88.73, zero below -104.
+/// `e^x` to a relative error of 1.8e-7 (one unit in the last place where the result is subnormal); infinity
+/// above 88.73, zero below -104.
 #[inline(always)]
 pub fn exp<S: Simd>(s: S, x: S::F32) -> S::F32 {
     let x = s.max(s.splat(-104.0), s.min(s.splat(89.0), x));

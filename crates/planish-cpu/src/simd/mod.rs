@@ -86,8 +86,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `if a < b { a } else { b }`: **the second operand where either is NaN**, so `min(limit, x)` keeps a NaN
     /// of `x`.
     fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
-    /// `if a > b { a } else { b }`: **the second operand where either is NaN**, so `max(zero, x)` is a ReLU that
-    /// keeps NaN.
+    /// `if a > b { a } else { b }`: **the second operand where either is NaN**, so `max(zero, x)` is a ReLU
+    /// that keeps NaN.
     fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// `|a|`
     fn abs(self, a: Self::F32) -> Self::F32;
