@@ -1,8 +1,8 @@
 //! What is fused behind a convolution or a matrix product.
 //!
-//! A sum that is complete sits in a register; adding the shortcut of a residual block and applying the activation
-//! there costs a few instructions, while doing it in a pass of its own would read and write the whole tensor once
-//! more. The order is fixed: `out = activation(sum + bias + residual)`.
+//! A sum that is complete sits in a register; adding the shortcut of a residual block and applying the
+//! activation there costs a few instructions, while doing it in a pass of its own would read and write the
+//! whole tensor once more. The order is fixed: `out = activation(sum + bias + residual)`.
 
 use crate::simd::{Simd, SimdOp, math};
 use crate::view::{Rows, RowsMut};
@@ -58,7 +58,8 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// The limits of an activation that only limits, `None` for the others. No activation at all has infinite ones.
+    /// The limits of an activation that only limits, `None` for the others. No activation at all has infinite
+    /// ones.
     #[inline]
     pub fn limits(self) -> Option<(f32, f32)> {
         match self {
@@ -148,8 +149,8 @@ impl Destination {
     /// Adds the residual, applies the activation and stores.
     ///
     /// # Safety
-    /// `outputs` holds `ROWS` rows; the `valid` columns of each are writable in the output by nobody else, and readable in the
-    /// residual, where there is one.
+    /// `outputs` holds `ROWS` rows; the `valid` columns of each are writable in the output by nobody else, and
+    /// readable in the residual, where there is one.
     #[inline(always)]
     pub(crate) unsafe fn store<S: Simd, const ROWS: usize, const VECTORS: usize>(
         &self,
@@ -228,8 +229,8 @@ impl<V> SimdOp for Finish<'_, V> {
             for j in 0..vectors {
                 let offset = j * S::LANES;
                 let left = d.valid.saturating_sub(offset);
-                // SAFETY: `Destination::store` spilled `rows * vectors` vectors of this instruction set, and its caller promises
-                // the rows.
+                // SAFETY: `Destination::store` spilled `rows * vectors` vectors of this instruction set, and
+                // its caller promises the rows.
                 unsafe {
                     let output = *d.outputs.add(i);
                     let mut sum = s.load(sums.add(i * vectors + j).cast());

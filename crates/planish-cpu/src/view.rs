@@ -1,7 +1,7 @@
 //! Views of activations as pixels times channels.
 //!
-//! Activations are channels-last, so a tensor of shape N×H×W×C is N·H·W rows of C numbers. A concatenation along
-//! the channels needs no copy when each producer writes its rows into a slice of the columns of the joint
+//! Activations are channels-last, so a tensor of shape N×H×W×C is N·H·W rows of C numbers. A concatenation
+//! along the channels needs no copy when each producer writes its rows into a slice of the columns of the joint
 //! tensor: the rows of a view then lie further apart than they are long, and the elements in between belong to
 //! somebody else. References cannot express that (two slices would overlap as ranges while no element is
 //! shared), so these views hold pointers and promise disjointness element by element.
@@ -84,8 +84,8 @@ impl<'a, T> Rows<'a, T> {
     ///
     /// # Safety
     /// For every `r < rows` and `c < channels` the element `ptr + r * row_stride + c` must be initialised,
-    /// readable for the lifetime `'a`, and not written by anyone during it. Nothing is promised or assumed about
-    /// the elements in between. `row_stride >= channels`, and the whole extent fits an `isize` in bytes.
+    /// readable for the lifetime `'a`, and not written by anyone during it. Nothing is promised or assumed
+    /// about the elements in between. `row_stride >= channels`, and the whole extent fits an `isize` in bytes.
     pub unsafe fn from_raw(ptr: *const T, rows: usize, channels: usize, row_stride: usize) -> Self {
         Self { ptr, rows, channels, row_stride, life: PhantomData }
     }
@@ -184,10 +184,10 @@ impl<'a, T> RowsMut<'a, T> {
     /// A view of raw memory.
     ///
     /// # Safety
-    /// For every `r < rows` and `c < channels` the element `ptr + r * row_stride + c` must be valid for reads and
-    /// writes and belong to nobody else for the lifetime `'a`. Nothing is promised about the elements in between:
-    /// they may be alive elsewhere, and are neither read nor written through this view. `row_stride >= channels`,
-    /// and the whole extent fits an `isize` in bytes.
+    /// For every `r < rows` and `c < channels` the element `ptr + r * row_stride + c` must be valid for reads
+    /// and writes and belong to nobody else for the lifetime `'a`. Nothing is promised about the elements in
+    /// between: they may be alive elsewhere, and are neither read nor written through this view. `row_stride >=
+    /// channels`, and the whole extent fits an `isize` in bytes.
     pub unsafe fn from_raw(ptr: *mut T, rows: usize, channels: usize, row_stride: usize) -> Self {
         Self { ptr, rows, channels, row_stride, life: PhantomData }
     }

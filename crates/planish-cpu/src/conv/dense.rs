@@ -1,8 +1,8 @@
 //! What all convolutions that are matrix products share: the packed weights, and running over groups.
 //!
-//! The rows of the packed matrix are taps in row order times input channels, `[kd][kh][kw][C]`, because a row of a
-//! channels-last image is contiguous in just that order. Pointwise, direct, indirect and im2col differ only in how they
-//! find the rows of the left operand.
+//! The rows of the packed matrix are taps in row order times input channels, `[kd][kh][kw][C]`, because a row
+//! of a channels-last image is contiguous in just that order. Pointwise, direct, indirect and im2col differ
+//! only in how they find the rows of the left operand.
 
 use super::problem::check_workspace;
 use super::{ConvAlgorithm, ConvProblem, PreparedConv, WeightsKey};
@@ -130,13 +130,22 @@ pub(super) fn check_key(prepared: &WeightsKey, asked: &WeightsKey) -> Result<(),
     if prepared == asked { Ok(()) } else { Err(format!("weights of {prepared:?} cannot serve {asked:?}")) }
 }
 
-/// The estimated cycles of the products of a convolution: whole tiles of arithmetic, and reading the weights once.
+/// How much slower products become where the pixels of a tile are a multiple of 4 KiB apart and so meet in one
+/// set of the first-level cache. Measured: a third.
+pub(super) fn collisions(problem: &ConvProblem) -> f64 {
+    let bytes = problem.stride[2] * problem.in_channels * size_of::<f32>();
+    if bytes.is_multiple_of(4096) && problem.out_rows() > 4 { 1.3 } else { 1.0 }
+}
+
+/// The estimated cycles of the products of a convolution: whole tiles of arithmetic, and reading the weights
+/// once.
 pub(super) fn product_cycles(problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
     let lanes = isa.lanes();
     let depth = (problem.taps() * problem.group_in()) as f64;
     let rows = problem.out_rows() as f64;
     let vectors = (problem.group_out().div_ceil(lanes) * problem.groups) as f64;
-    // One multiply-add a cycle on vectors of 16, two on those of 8 (the portable one is four of 4 without fusing).
+    // One multiply-add a cycle on vectors of 16, two on those of 8 (the portable one is four of 4 without
+    // fusing).
     let rate = if isa == Isa::Avx512 {
         1.0
     } else if isa == Isa::Avx2 {
@@ -146,7 +155,8 @@ pub(super) fn product_cycles(problem: &ConvProblem, isa: Isa, threads: usize) ->
     };
     // Measured: a tile costs about 40 cycles beyond its multiply-adds, which is 1.5 a vector of the result.
     let arithmetic = rows * vectors * (depth * rate * 1.03 + 1.5);
-    // Weights beyond the second-level cache arrive at about 8 bytes a cycle, hidden behind the arithmetic if it is long enough.
+    // Weights beyond the second-level cache arrive at about 8 bytes a cycle, hidden behind the arithmetic if it
+    // is long enough.
     let weights = depth * vectors * lanes as f64 * 4.0;
     let fetch = if weights > 5e5 { weights / 8.0 } else { 0.0 };
     let parallel = (threads.max(1) as f64).min((rows * vectors / 28.0).max(1.0));

@@ -1,9 +1,9 @@
 //! Convolution straight from a padded image.
 //!
-//! In a padded channels-last image a row of the kernel reads `kw · C` contiguous numbers, whatever the padding. So a
-//! patch is `kd · kh` pieces, and the matrix product walks them in place. The copy into a padded image costs one pass
-//! over the input, which is nothing for the three channels of a first layer, where other ways to find the
-//! patches cost as much as the arithmetic.
+//! In a padded channels-last image a row of the kernel reads `kw · C` contiguous numbers, whatever the padding.
+//! So a patch is `kd · kh` pieces, and the matrix product walks them in place. The copy into a padded image
+//! costs one pass over the input, which is nothing for the three channels of a first layer, where other ways to
+//! find the patches cost as much as the arithmetic.
 
 use super::dense::{self, DenseCall, DenseWeights, Lowering};
 use super::geometry::Pixel;
@@ -35,7 +35,7 @@ impl ConvAlgorithm for Direct {
     }
 
     fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
-        let products = dense::product_cycles(problem, isa, threads);
+        let products = dense::product_cycles(problem, isa, threads) * dense::collisions(problem);
         let addresses = (problem.out_rows() * problem.kernel[0] * problem.kernel[1]) as f64;
         let panels = problem.out_channels.div_ceil(2 * isa.lanes()) as f64;
         let copied = padded_len(problem) as f64;
@@ -137,7 +137,8 @@ struct LineRows<'a> {
 // SAFETY: the image is only read, and outlives the source.
 unsafe impl Sync for LineRows<'_> {}
 
-// SAFETY: in the padded image every piece of a patch of an output pixel is inside, by the definition of the output size.
+// SAFETY: in the padded image every piece of a patch of an output pixel is inside, by the definition of the
+// output size.
 unsafe impl RowSource for LineRows<'_> {
     fn rows(&self) -> usize {
         self.problem.out_rows()

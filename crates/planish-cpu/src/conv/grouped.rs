@@ -1,10 +1,10 @@
 //! Convolution in many narrow groups.
 //!
-//! ResNeXt (Xie et al., arXiv 1611.05431) has groups of 4 to 32 channels. A matrix product for each of them would leave
-//! most lanes of a vector empty. Here one vector of output channels spans several groups: all of their input channels are
-//! in one loaded vector too, and a permutation brings to each lane the input channel of its own group, so that
-//! every lane of every multiply-add counts. Depthwise layers with several outputs for each input are the case of one input
-//! channel a group.
+//! ResNeXt (Xie et al., arXiv 1611.05431) has groups of 4 to 32 channels. A matrix product for each of them
+//! would leave most lanes of a vector empty. Here one vector of output channels spans several groups: all of
+//! their input channels are in one loaded vector too, and a permutation brings to each lane the input channel
+//! of its own group, so that every lane of every multiply-add counts. Depthwise layers with several outputs for
+//! each input are the case of one input channel a group.
 
 use super::dense::check_key;
 use super::problem::check_workspace;
@@ -229,7 +229,8 @@ impl<const PIXELS: usize> TileOp<'_, PIXELS> {
             let mut pixels = [s.zero(); PIXELS];
             for (i, pixel) in pixels.iter_mut().enumerate() {
                 let p = input.wrapping_add(first_input + i * window.pixel_step);
-                // SAFETY: a window's taps are pixels inside the input, of which the channels from `first_input` on exist.
+                // SAFETY: a window's taps are pixels inside the input, of which the channels from `first_input`
+                // on exist.
                 *pixel = unsafe {
                     if FULL { s.load(p) } else { s.load_partial(p, key.in_channels - first_input) }
                 };

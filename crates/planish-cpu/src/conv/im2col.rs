@@ -1,8 +1,9 @@
 //! Convolution by copying the patch of each output pixel into a row.
 //!
-//! The oldest lowering (Chellapilla, Puri and Simard, *High Performance Convolutional Neural Networks for Document
-//! Processing*, 2006) accepts everything. The matrix of patches is never made whole: a block of rows is copied to
-//! scratch memory of the second-level cache's size, multiplied with all panels, and overwritten by the next.
+//! The oldest lowering (Chellapilla, Puri and Simard, *High Performance Convolutional Neural Networks for
+//! Document Processing*, 2006) accepts everything. The matrix of patches is never made whole: a block of rows
+//! is copied to scratch memory of the second-level cache's size, multiplied with all panels, and overwritten by
+//! the next.
 
 use super::dense::{self, DenseCall, DenseWeights, Lowering};
 use super::geometry::{Axis, Pixel};
@@ -29,8 +30,8 @@ impl ConvAlgorithm for Im2col {
         let runs = (problem.out_rows() * problem.taps() * problem.groups) as f64;
         let runs = if joins_taps(problem) { runs / problem.kernel[2] as f64 } else { runs };
         let numbers = (problem.out_rows() * problem.taps() * problem.in_channels) as f64;
-        // Measured: 12 cycles to start a copy, and a quarter of a cycle a number.
-        products + (runs * 12.0 + numbers * 0.25) / threads.max(1) as f64
+        // Measured: 20 cycles to start a copy, and a quarter of a cycle a number.
+        products + (runs * 20.0 + numbers * 0.25) / threads.max(1) as f64
     }
 
     fn prepare(
@@ -113,7 +114,8 @@ impl<'a> PatchRows<'a> {
                 let x = pixel.x * width.stride + taps.start * width.dilation - width.pad;
                 if self.joins {
                     let run = taps.len() * channels;
-                    // SAFETY: the view is dense and the pixels `x .. x + taps.len()` of this line are inside it.
+                    // SAFETY: the view is dense and the pixels `x .. x + taps.len()` of this line are inside
+                    // it.
                     let source = unsafe {
                         std::slice::from_raw_parts(self.input.ptr().add((first + x) * channels), run)
                     };

@@ -1,9 +1,10 @@
 //! Convolution as a matrix product over a table of addresses.
 //!
-//! For each tap of the kernel the table says where the channels of the input pixel lie; padding points at zeros. Nothing is
-//! copied, whatever the stride, the dilation or the padding (Dukhan, *The Indirect Convolution Algorithm*, arXiv 1907.02129). The table is
-//! made for a block of output pixels at a time and used for all panels of the weights. With few channels the inner
-//! loop is too short to pay for changing addresses; see `direct` and `im2col` for those.
+//! For each tap of the kernel the table says where the channels of the input pixel lie; padding points at
+//! zeros. Nothing is copied, whatever the stride, the dilation or the padding (Dukhan, *The Indirect
+//! Convolution Algorithm*, arXiv 1907.02129). The table is made for a block of output pixels at a time and used
+//! for all panels of the weights. With few channels the inner loop is too short to pay for changing addresses;
+//! see `direct` and `im2col` for those.
 
 use super::dense::{self, DenseCall, DenseWeights, Lowering};
 use super::geometry::{Axis, Pixel};
@@ -29,7 +30,7 @@ impl ConvAlgorithm for Indirect {
     }
 
     fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
-        let products = dense::product_cycles(problem, isa, threads);
+        let products = dense::product_cycles(problem, isa, threads) * dense::collisions(problem);
         let addresses = (problem.out_rows() * problem.taps() * problem.groups) as f64;
         let panels = problem.group_out().div_ceil(2 * isa.lanes()) as f64;
         // Measured: 4 cycles to make an address, and 1.5 to load it for each panel.
@@ -82,7 +83,8 @@ struct IndirectRows<'a> {
 // SAFETY: the input is only read, and outlives the source.
 unsafe impl Sync for IndirectRows<'_> {}
 
-// SAFETY: an address is that of a pixel inside the input view, whose channels of the group are readable, or of as many zeros.
+// SAFETY: an address is that of a pixel inside the input view, whose channels of the group are readable, or of
+// as many zeros.
 unsafe impl RowSource for IndirectRows<'_> {
     fn rows(&self) -> usize {
         self.problem.out_rows()

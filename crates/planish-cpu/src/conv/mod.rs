@@ -1,12 +1,12 @@
 //! Convolution: the problem, the algorithms that solve it, and the list of them.
 //!
-//! No single way to compute a convolution is best: a pointwise layer is a plain matrix product, a depthwise one has
-//! nothing to multiply matrices with, a first layer has too few channels for either. Each way is one file behind
-//! [`ConvAlgorithm`]: it says which problems it accepts and what they would cost, packs the weights once, and runs.
-//! Whoever plans asks all of [`algorithms`] and takes the cheapest, or measures.
+//! No single way to compute a convolution is best: a pointwise layer is a plain matrix product, a depthwise one
+//! has nothing to multiply matrices with, a first layer has too few channels for either. Each way is one file
+//! behind [`ConvAlgorithm`]: it says which problems it accepts and what they would cost, packs the weights
+//! once, and runs. Whoever plans asks all of [`algorithms`] and takes the cheapest, or measures.
 //!
-//! Activations are channels-last, N×D×H×W×C; two-dimensional problems have a depth of one. Weights come as in ONNX:
-//! O×(I/groups)×D×H×W.
+//! Activations are channels-last, N×D×H×W×C; two-dimensional problems have a depth of one. Weights come as in
+//! ONNX: O×(I/groups)×D×H×W.
 
 mod dense;
 mod depthwise;
@@ -91,8 +91,9 @@ pub trait PreparedConv: Send + Sync {
     /// Computes `output = activation(convolution + bias + residual)`.
     ///
     /// `input` has a row of `in_channels` for each of the N·D·H·W pixels, `output` and `residual` one of
-    /// `out_channels` for each output pixel. The workspace has at least `workspace_len` numbers of any value. An error, with
-    /// nothing written, where the shapes do not match the problem or the problem is not one that was prepared for.
+    /// `out_channels` for each output pixel. The workspace has at least `workspace_len` numbers of any value.
+    /// An error, with nothing written, where the shapes do not match the problem or the problem is not one that
+    /// was prepared for.
     ///
     /// The result does not depend on the number of threads, not even in its last bit.
     fn run(

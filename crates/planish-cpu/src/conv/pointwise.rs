@@ -1,7 +1,7 @@
 //! Convolution by single pixels: a matrix product with nothing to prepare.
 //!
-//! With a kernel of one, stride one and no padding the image is the left operand as it lies in memory. Most of the
-//! arithmetic of ResNet-50 and nearly all of MobileNet's is this.
+//! With a kernel of one, stride one and no padding the image is the left operand as it lies in memory. Most of
+//! the arithmetic of ResNet-50 and nearly all of MobileNet's is this.
 
 use super::dense::{self, DenseCall, DenseWeights, Lowering};
 use super::{ConvAlgorithm, ConvProblem, PreparedConv};

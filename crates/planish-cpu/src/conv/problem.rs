@@ -3,8 +3,8 @@
 use crate::epilogue::Epilogue;
 use crate::view::{Rows, RowsMut};
 
-/// The shape of a convolution. All triples are depth, height, width; a two-dimensional problem has a depth of one
-/// everywhere.
+/// The shape of a convolution. All triples are depth, height, width; a two-dimensional problem has a depth of
+/// one everywhere.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ConvProblem {
     /// Images; zero is allowed.
@@ -52,11 +52,12 @@ impl ConvProblem {
         }
     }
 
-    /// The size of the output: `(in + pads - dilation (kernel - 1) - 1) / stride + 1`, rounded down, on each axis.
-    /// An error where the kernel does not fit the padded input, or a stride, dilation or kernel size is zero.
+    /// The size of the output: `(in + pads - dilation (kernel - 1) - 1) / stride + 1`, rounded down, on each
+    /// axis. An error where the kernel does not fit the padded input, or a stride, dilation or kernel size is
+    /// zero.
     pub fn out_size(&self) -> Result<[usize; 3], String> {
         let mut out = [0; 3];
-        for axis in 0..3 {
+        for (axis, size) in out.iter_mut().enumerate() {
             let (kernel, stride, dilation) = (self.kernel[axis], self.stride[axis], self.dilation[axis]);
             if kernel == 0 || stride == 0 || dilation == 0 {
                 return Err(format!(
@@ -71,7 +72,7 @@ impl ConvProblem {
             if span > padded {
                 return Err(format!("a kernel that spans {span} does not fit a padded input of {padded}"));
             }
-            out[axis] = (padded - span) / stride + 1;
+            *size = (padded - span) / stride + 1;
         }
         Ok(out)
     }

@@ -7,8 +7,9 @@ use super::ConvProblem;
 pub struct Reference {
     /// `[output pixel][out_channels]` sums including the bias.
     pub sums: Vec<f64>,
-    /// The same sums over absolute values. A sum of `n` products in `f32`, in any order, differs from the exact one by at
-    /// most about `n · 2^-24` times this (Higham, *Accuracy and Stability of Numerical Algorithms*, 2002, §3.1).
+    /// The same sums over absolute values. A sum of `n` products in `f32`, in any order, differs from the exact
+    /// one by at most about `n · 2^-24` times this (Higham, *Accuracy and Stability of Numerical Algorithms*,
+    /// 2002, §3.1).
     pub magnitudes: Vec<f64>,
 }
 

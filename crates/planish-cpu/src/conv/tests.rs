@@ -43,7 +43,8 @@ fn exact(activation: Activation, x: f64) -> f64 {
         Activation::Silu => x * sigmoid(x),
         Activation::HardSwish => x * (x / 6.0 + 0.5).clamp(0.0, 1.0),
         Activation::Tanh => x.tanh(),
-        // Its own function is tested with the other functions; the logistic form is 2e-2 off, so a finer one is used.
+        // Its own function is tested with the other functions; the logistic form is 2e-2 off, so a finer one is
+        // used.
         Activation::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
         Activation::Mish => x * x.exp().ln_1p().tanh(),
         Activation::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),

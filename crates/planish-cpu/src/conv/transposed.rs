@@ -1,10 +1,10 @@
 //! Transposed convolution (the gradient of a convolution as a layer), without scattering.
 //!
-//! With stride `s` an output pixel only meets those taps of the kernel that agree with its position modulo `s`. Sorted by
-//! that remainder, the output falls into `s` phases an axis, each an ordinary convolution with a subset
-//! of the taps (Dumoulin and Visin, *A guide to convolution arithmetic*, arXiv 1603.07285; the sub-pixel view is Shi et al.'s,
-//! arXiv 1609.07009). Each phase is one indirect matrix product that writes its own pixels: no zeros are
-//! multiplied, and no result is added to from two sides.
+//! With stride `s` an output pixel only meets those taps of the kernel that agree with its position modulo `s`.
+//! Sorted by that remainder, the output falls into `s` phases an axis, each an ordinary convolution with a
+//! subset of the taps (Dumoulin and Visin, *A guide to convolution arithmetic*, arXiv 1603.07285; the sub-pixel
+//! view is Shi et al.'s, arXiv 1609.07009). Each phase is one indirect matrix product that writes its own
+//! pixels: no zeros are multiplied, and no result is added to from two sides.
 
 use super::dense::check_key;
 use super::problem::{check_bias, check_shape};
@@ -18,19 +18,20 @@ use crate::view::{Rows, RowsMut};
 /// The shape of a transposed convolution. Triples are depth, height, width, as in [`ConvProblem`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TransposedProblem {
-    /// The problem in the words of a convolution, with the same meaning as the attributes of ONNX's ConvTranspose: `in_channels` and `in_size` are those
-    /// of the input, pads are cut off the output.
+    /// The problem in the words of a convolution, with the same meaning as the attributes of ONNX's
+    /// ConvTranspose: `in_channels` and `in_size` are those of the input, pads are cut off the output.
     pub shape: ConvProblem,
     /// Pixels added behind the output.
     pub output_padding: [usize; 3],
 }
 
 impl TransposedProblem {
-    /// The size of the output: `stride (in - 1) + dilation (kernel - 1) + 1 + output_padding - pads` on each axis.
+    /// The size of the output: `stride (in - 1) + dilation (kernel - 1) + 1 + output_padding - pads` on each
+    /// axis.
     pub fn out_size(&self) -> Result<[usize; 3], String> {
         let p = &self.shape;
         let mut out = [0; 3];
-        for axis in 0..3 {
+        for (axis, size) in out.iter_mut().enumerate() {
             if p.kernel[axis] == 0 || p.stride[axis] == 0 || p.dilation[axis] == 0 || p.in_size[axis] == 0 {
                 return Err("size, kernel, stride and dilation must not be zero".to_owned());
             }
@@ -43,7 +44,7 @@ impl TransposedProblem {
                 })
                 .ok_or("the output is too large")?;
             let pads = p.pads_begin[axis].checked_add(p.pads_end[axis]).ok_or("the padding is too large")?;
-            out[axis] = full
+            *size = full
                 .checked_sub(pads)
                 .filter(|&size| size > 0)
                 .ok_or_else(|| format!("padding of {pads} leaves nothing of an output of {full}"))?;
@@ -203,7 +204,8 @@ impl PreparedTransposed {
                     epilogue: Epilogue { residual, activation },
                 };
                 product.check(&source, &output)?;
-                // SAFETY: checked just now; the phases and rows of a phase are distinct output pixels; no scratch is needed.
+                // SAFETY: checked just now; the phases and rows of a phase are distinct output pixels; no
+                // scratch is needed.
                 unsafe { product.run(pool, &source, &output, &mut []) };
             }
         }

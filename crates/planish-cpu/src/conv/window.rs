@@ -1,9 +1,9 @@
 //! Walking an image in tiles of neighbouring output pixels, for the algorithms that keep vectors of channels.
 //!
-//! Inside an output line most pixels see the whole kernel; only those near the ends lose taps to the padding, and near the first and
-//! last lines all of them lose the same rows of taps. So a line is cut into single pixels with clipped windows at
-//! its ends and tiles of several pixels with a common window in between: no pixel pays for the padding of
-//! another, and nothing is copied into a padded image.
+//! Inside an output line most pixels see the whole kernel; only those near the ends lose taps to the padding,
+//! and near the first and last lines all of them lose the same rows of taps. So a line is cut into single
+//! pixels with clipped windows at its ends and tiles of several pixels with a common window in between: no
+//! pixel pays for the padding of another, and nothing is copied into a padded image.
 
 use super::ConvProblem;
 use super::geometry::{Axis, Pixel};
@@ -35,16 +35,22 @@ impl Window {
     /// Calls `body(tap, input)` for every tap: its number in the kernel, and where the first pixel reads it.
     #[inline(always)]
     pub(super) fn for_each_tap(&self, kernel: [usize; 3], mut body: impl FnMut(usize, *const f32)) {
+        self.for_each_tap_line(kernel, |first, mut input| {
+            for tap in first..first + self.taps[2] {
+                body(tap, input);
+                input = input.wrapping_add(self.tap_steps[2]);
+            }
+        });
+    }
+
+    /// Calls `body(tap, input)` for the first tap of every line of taps along the width.
+    #[inline(always)]
+    pub(super) fn for_each_tap_line(&self, kernel: [usize; 3], mut body: impl FnMut(usize, *const f32)) {
         for z in 0..self.taps[0] {
             for y in 0..self.taps[1] {
                 let line = (self.first_tap[0] + z) * kernel[1] + self.first_tap[1] + y;
-                let mut tap = line * kernel[2] + self.first_tap[2];
-                let mut input = self.input.wrapping_add(z * self.tap_steps[0] + y * self.tap_steps[1]);
-                for _ in 0..self.taps[2] {
-                    body(tap, input);
-                    tap += 1;
-                    input = input.wrapping_add(self.tap_steps[2]);
-                }
+                let input = self.input.wrapping_add(z * self.tap_steps[0] + y * self.tap_steps[1]);
+                body(line * kernel[2] + self.first_tap[2], input);
             }
         }
     }

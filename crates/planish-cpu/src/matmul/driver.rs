@@ -1,9 +1,9 @@
 //! Cuts a product into tasks, and a task into tiles.
 //!
 //! A task is a block of rows times a run of panels. Inside, each panel (in the second-level cache by then) is
-//! multiplied with all tiles of the block. Rows are dealt out evenly: 49 rows are tiles of 13, 12, 12 and 12, not 14,
-//! 14, 14 and a slow 7. Neither the cut nor the number of threads changes the order of any sum, so results are the
-//! same to the bit for every number of threads.
+//! multiplied with all tiles of the block. Rows are dealt out evenly: 49 rows are tiles of 13, 12, 12 and 12,
+//! not 14, 14, 14 and a slow 7. Neither the cut nor the number of threads changes the order of any sum, so
+//! results are the same to the bit for every number of threads.
 
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -84,7 +84,8 @@ pub(crate) fn scratch_len(source: &impl RowSource, threads: usize) -> usize {
     threads.max(1) * block_rows(source) * source.scratch_per_row()
 }
 
-/// The rows of a block, limited by the table and the scratch memory, and at least a tile of every instruction set.
+/// The rows of a block, limited by the table and the scratch memory, and at least a tile of every instruction
+/// set.
 fn block_rows(source: &impl RowSource) -> usize {
     let by_table = TABLE_LEN / source.taps().max(1);
     let by_scratch = BLOCK_SCRATCH.checked_div(source.scratch_per_row()).unwrap_or(BLOCK_ROWS);
@@ -139,8 +140,8 @@ impl Product<'_> {
     /// Computes the product.
     ///
     /// # Safety
-    /// `check` accepted, `source` names only output rows below `out.rows()` and no two of its rows the same, and
-    /// `scratch` holds [`scratch_len`] numbers.
+    /// `check` accepted, `source` names only output rows below `out.rows()` and no two of its rows the same,
+    /// and `scratch` holds [`scratch_len`] numbers.
     pub(crate) unsafe fn run<R: RowSource>(
         &self,
         pool: &ThreadPool,
@@ -172,7 +173,8 @@ impl Product<'_> {
             let (block, run) = (task / runs, task % runs);
             let tiles_of_block = cut(block, blocks, tiles)..cut(block + 1, blocks, tiles);
             let panels_of_run = cut(run, runs, panels)..cut(run + 1, runs, panels);
-            // SAFETY: slots are disjoint pieces of the scratch memory, and nobody else uses this slot meanwhile.
+            // SAFETY: slots are disjoint pieces of the scratch memory, and nobody else uses this slot
+            // meanwhile.
             let scratch = unsafe { slots.piece(slot * slot_len, slot_len) };
             dispatch(
                 isa,
@@ -197,8 +199,8 @@ impl SharedScratch {
     }
 }
 
-/// Calls `body(slot, task)` for every task; no two calls with the same slot run at a time, and slots are below the
-/// number of threads.
+/// Calls `body(slot, task)` for every task; no two calls with the same slot run at a time, and slots are below
+/// the number of threads.
 pub(crate) fn for_each_with_slot(pool: &ThreadPool, tasks: usize, body: &(dyn Fn(usize, usize) + Sync)) {
     let slots = pool.threads().max(1).min(tasks);
     let next = AtomicUsize::new(0);
@@ -255,9 +257,9 @@ impl<R: RowSource> SimdOp for Block<'_, R> {
                     bias: bias.map_or(std::ptr::null(), |bias| bias[column..].as_ptr()),
                     destination: Destination::new(out, &epilogue, column, valid, outputs[first..].as_ptr()),
                 };
-                // SAFETY: the table and the output rows were filled for `count` rows by a source that promises them, the
-                // panel is whole, and the caller of `run` promises disjoint output rows; tiles of one row block
-                // and panel are computed by one task only.
+                // SAFETY: the table and the output rows were filled for `count` rows by a source that promises
+                // them, the panel is whole, and the caller of `run` promises disjoint output rows; tiles of one
+                // row block and panel are computed by one task only.
                 unsafe { tile::compute(s, &tile, rows, matrix.panel_width(panel)) };
             }
         }

@@ -27,8 +27,8 @@ use crate::view::{Rows, RowsMut};
 
 /// `out = activation(a · b + bias + residual)`.
 ///
-/// `a` is M×K (rows times channels), `b` K×N packed for an instruction set, `bias` N numbers or none, `residual`
-/// and `out` M×N. Mismatched shapes are an error and leave `out` untouched.
+/// `a` is M×K (rows times channels), `b` K×N packed for an instruction set, `bias` N numbers or none,
+/// `residual` and `out` M×N. Mismatched shapes are an error and leave `out` untouched.
 pub fn matmul(
     pool: &ThreadPool,
     a: Rows<'_>,

@@ -2,7 +2,8 @@
 
 use crate::isa::Isa;
 
-/// A cache line of numbers; a vector of these is aligned to it, so that no load of the inner loop straddles two.
+/// A cache line of numbers; a vector of these is aligned to it, so that no load of the inner loop straddles
+/// two.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Line([f32; 16]);

@@ -11,8 +11,8 @@ const SPREAD: usize = 16;
 
 /// The rows of a view.
 ///
-/// Rows a multiple of 4 KiB apart all fall into one set of the first-level cache, which holds fewer of them than a
-/// tile has rows; such rows are copied to scratch memory first, a little further apart.
+/// Rows a multiple of 4 KiB apart all fall into one set of the first-level cache, which holds fewer of them
+/// than a tile has rows; such rows are copied to scratch memory first, a little further apart.
 pub(crate) struct PlainRows<'a> {
     rows: Rows<'a>,
     copies: bool,

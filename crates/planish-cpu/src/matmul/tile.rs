@@ -1,12 +1,13 @@
 //! The inner loop of every dense kernel: a tile of the result in registers.
 //!
-//! A tile is up to [`max_rows`] rows times one panel. For every step of K it loads one row of the panel (one or two vectors) and for
-//! every row of the tile broadcasts one number of the left operand into multiply-adds: with 14×2 accumulators of
-//! AVX-512 that is 28 multiply-adds for 16 loads, so the arithmetic units are the limit on every machine.
+//! A tile is up to [`max_rows`] rows times one panel. For every step of K it loads one row of the panel (one or
+//! two vectors) and for every row of the tile broadcasts one number of the left operand into multiply-adds:
+//! with 14×2 accumulators of AVX-512 that is 28 multiply-adds for 16 loads, so the arithmetic units are the
+//! limit on every machine.
 
 use crate::epilogue::Destination;
 use crate::isa::Isa;
-use crate::simd::{Simd, SimdOp};
+use crate::simd::{Simd, SimdOp, prefetch};
 
 /// How many rows a tile has at most: as many as leave registers for a panel row and a broadcast.
 pub(super) fn max_rows(isa: Isa) -> usize {
@@ -15,6 +16,10 @@ pub(super) fn max_rows(isa: Isa) -> usize {
         Isa::Avx512 => 14,
     }
 }
+
+/// How far ahead of its use a panel is fetched, in numbers: 4 KiB are about 900 cycles, longer than memory
+/// takes. Panels follow each other, so the end of one fetches the start of the next.
+const AHEAD: usize = 1024;
 
 /// Everything about a tile but its height and width.
 ///
@@ -43,7 +48,8 @@ impl<const ROWS: usize, const VECTORS: usize> SimdOp for TileOp<'_, ROWS, VECTOR
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
         let tile = self.0;
-        // SAFETY: the creator of the tile promises (see `compute`) that its addresses are valid for its extents.
+        // SAFETY: the creator of the tile promises (see `compute`) that its addresses are valid for its
+        // extents.
         unsafe {
             let mut sums = [[s.zero(); VECTORS]; ROWS];
             if !tile.bias.is_null() {
@@ -75,7 +81,8 @@ unsafe fn accumulate<S: Simd, const ROWS: usize, const VECTORS: usize>(
 ) {
     let mut panel = tile.panel;
     for tap in 0..tile.taps {
-        // SAFETY: the caller promises the extents of the table and the panel and that the addresses in the table are readable.
+        // SAFETY: the caller promises the extents of the table and the panel and that the addresses in the
+        // table are readable.
         unsafe {
             let mut rows = [std::ptr::null::<f32>(); ROWS];
             for (i, row) in rows.iter_mut().enumerate() {
@@ -85,6 +92,12 @@ unsafe fn accumulate<S: Simd, const ROWS: usize, const VECTORS: usize>(
                 let mut right = [s.zero(); VECTORS];
                 for (j, vector) in right.iter_mut().enumerate() {
                     *vector = s.load(panel.add(j * S::LANES));
+                }
+                // With few rows the loop itself waits for memory, and runs ahead as far as the machine can.
+                if ROWS >= 4 {
+                    for line in 0..(VECTORS * S::LANES).div_ceil(16) {
+                        prefetch(panel.wrapping_add(AHEAD + line * 16));
+                    }
                 }
                 for i in 0..ROWS {
                     let left = s.splat(*rows[i].add(k));
@@ -101,8 +114,8 @@ unsafe fn accumulate<S: Simd, const ROWS: usize, const VECTORS: usize>(
 /// Computes a tile of `rows` rows (1 to [`max_rows`]) and `width` columns (a panel's padded width).
 ///
 /// # Safety
-/// The addresses of the tile are valid for the extents its fields state, for `rows` rows; the elements it writes are
-/// nobody else's.
+/// The addresses of the tile are valid for the extents its fields state, for `rows` rows; the elements it
+/// writes are nobody else's.
 #[inline(always)]
 pub(super) unsafe fn compute<S: Simd>(s: S, tile: &Tile, rows: usize, width: usize) {
     macro_rules! pick {

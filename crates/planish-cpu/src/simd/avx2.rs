@@ -67,13 +67,15 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn load_partial(self, p: *const f32, n: usize) -> __m256 {
-        // SAFETY: masked lanes are not accessed, the others the caller promises; the token proves the instructions.
+        // SAFETY: masked lanes are not accessed, the others the caller promises; the token proves the
+        // instructions.
         unsafe { _mm256_maskload_ps(p, mask_of(n)) }
     }
 
     #[inline(always)]
     unsafe fn store_partial(self, p: *mut f32, n: usize, v: __m256) {
-        // SAFETY: masked lanes are not accessed, the others the caller promises; the token proves the instructions.
+        // SAFETY: masked lanes are not accessed, the others the caller promises; the token proves the
+        // instructions.
         unsafe { _mm256_maskstore_ps(p, mask_of(n), v) }
     }
 

@@ -63,13 +63,15 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn load_partial(self, p: *const f32, n: usize) -> __m512 {
-        // SAFETY: masked lanes are not accessed, the others the caller promises; the token proves the instructions.
+        // SAFETY: masked lanes are not accessed, the others the caller promises; the token proves the
+        // instructions.
         unsafe { _mm512_maskz_loadu_ps(mask_of(n), p) }
     }
 
     #[inline(always)]
     unsafe fn store_partial(self, p: *mut f32, n: usize, v: __m512) {
-        // SAFETY: masked lanes are not accessed, the others the caller promises; the token proves the instructions.
+        // SAFETY: masked lanes are not accessed, the others the caller promises; the token proves the
+        // instructions.
         unsafe { _mm512_mask_storeu_ps(p, mask_of(n), v) }
     }
 

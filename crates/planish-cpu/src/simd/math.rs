@@ -1,10 +1,10 @@
 //! Elementary functions of whole vectors.
 //!
-//! Activations need `exp` and its relatives by the million, and the standard library offers them one number at a
-//! time. The polynomials are Cephes' single-precision minimax ones (S. L. Moshier, *Methods and Programs for
+//! Activations need `exp` and its relatives by the million, and the standard library offers them one number at
+//! a time. The polynomials are Cephes' single-precision minimax ones (S. L. Moshier, *Methods and Programs for
 //! Mathematical Functions*, 1989), with N. Juffa's for `erf`; the argument reductions follow Cody and Waite
-//! (1980). Errors below are the largest found against `f64` over about a million arguments spread over all bit patterns,
-//! on every instruction set (`simd/tests.rs`). NaN gives NaN everywhere.
+//! (1980). Errors below are the largest found against `f64` over about a million arguments spread over all bit
+//! patterns, on every instruction set (`simd/tests.rs`). NaN gives NaN everywhere.
 
 use super::Simd;
 
@@ -28,16 +28,13 @@ fn reduced_exp_m1<S: Simd>(s: S, x: S::F32) -> (S::F32, S::F32) {
     let n = s.round(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
     let r = s.mul_add(n, s.splat(-LN_2_HIGH), x);
     let r = s.mul_add(n, s.splat(-LN_2_LOW), r);
-    let p = polynomial(
-        s,
-        r,
-        [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1],
-    );
+    let p =
+        polynomial(s, r, [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5]);
     (n, s.mul_add(p, s.mul(r, r), r))
 }
 
-/// `e^x` to a relative error of 1.8e-7 (one unit in the last place where the result is subnormal); infinity above
-/// 88.73, zero below -104.
+/// `e^x` to a relative error of 1.8e-7 (one unit in the last place where the result is subnormal); infinity
+/// above 88.73, zero below -104.
 #[inline(always)]
 pub fn exp<S: Simd>(s: S, x: S::F32) -> S::F32 {
     let x = s.max(s.splat(-104.0), s.min(s.splat(89.0), x));

@@ -86,8 +86,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `if a < b { a } else { b }`: **the second operand where either is NaN**, so `min(limit, x)` keeps a NaN
     /// of `x`.
     fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
-    /// `if a > b { a } else { b }`: **the second operand where either is NaN**, so `max(zero, x)` is a ReLU that
-    /// keeps NaN.
+    /// `if a > b { a } else { b }`: **the second operand where either is NaN**, so `max(zero, x)` is a ReLU
+    /// that keeps NaN.
     fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// `|a|`
     fn abs(self, a: Self::F32) -> Self::F32;
@@ -161,6 +161,18 @@ pub fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
         _ => {}
     }
     Portable.call(op)
+}
+
+/// Asks for the cache line at an address, which need not be readable: it is a hint.
+#[inline(always)]
+pub fn prefetch(p: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has the instruction, and it never faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
 }
 
 #[cfg(test)]
