@@ -16,6 +16,17 @@ const BLOCK: usize = 32;
 /// Enough levels for 2^37 numbers.
 const LEVELS: usize = 32;
 
+/// The partner of each lane when all lanes are joined: first the one half a vector of 16 lanes away, last the neighbour.
+const PARTNERS: [[u32; 16]; 4] = {
+    let mut partners = [[0; 16]; 4];
+    let mut i = 0;
+    while i < 64 {
+        partners[i / 16][i % 16] = (i % 16 ^ 8 >> (i / 16)) as u32;
+        i += 1;
+    }
+    partners
+};
+
 /// What is folded and how. `center` is a number per result: for example the mean, when squared deviations are summed.
 pub(crate) trait Fold: Copy + Send + Sync {
     /// The result of folding nothing.
@@ -171,13 +182,11 @@ pub(crate) unsafe fn fold_row<S: Simd, F: Fold>(s: S, p: *const f32, len: usize,
             sum = F::join(s, sum, term);
             i += S::LANES;
         }
-        let mut lanes = [F::IDENTITY; MOST_LANES];
-        s.store(lanes.as_mut_ptr(), sum);
-        for half in [8, 4, 2, 1] {
-            for lane in 0..half {
-                lanes[lane] = F::join_one(lanes[lane], lanes[lane + half]);
-            }
+        for partners in PARTNERS.iter().skip(usize::from(S::LANES == 8)) {
+            sum = F::join(s, sum, s.swizzle(sum, s.load_index(partners.as_ptr())));
         }
-        lanes[0]
+        let mut result = F::IDENTITY;
+        s.store_partial(&raw mut result, 1, sum);
+        result
     }
 }

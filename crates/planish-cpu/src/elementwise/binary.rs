@@ -3,78 +3,84 @@
 use super::unary::Span;
 use crate::epilogue::Activation;
 use crate::isa::Isa;
-use crate::simd::Simd;
+use crate::simd::{Simd, SimdOp};
 use crate::strided::{Block, BlockKernel, Nest, Shared, Strided, StridedMut};
 use crate::threads::ThreadPool;
 
 /// The most lanes of any instruction set.
 const MOST_LANES: usize = 16;
 
-/// A function of two numbers `a` and `b`. NaN in either gives NaN, but for [`Binary::Power`], which keeps `1^b = a^0 = 1`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Binary {
+/// The function inside the loops: see [`Map`](super::Map) for why this is no closure.
+trait Combine: Copy {
+    /// The function. Implementations are `#[inline(always)]`.
+    fn combine<S: Simd>(self, s: S, a: S::F32, b: S::F32) -> S::F32;
+}
+
+macro_rules! functions {
+    ($simd:ident, $a:ident, $b:ident; $($(#[$doc:meta])* $name:ident = $body:expr;)*) => {
+        /// A function of two numbers `a` and `b`. NaN in either gives NaN, but for [`Binary::Power`], which keeps `1^b = a^0 = 1`, and
+        /// [`Binary::PRelu`], which takes no notice of `b` where `a >= 0`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Binary {
+            $($(#[$doc])* $name),*
+        }
+
+        impl Binary {
+            /// Runs the loop of the function over a block.
+            #[inline(always)]
+            fn run<S: Simd>(self, s: S, operands: Operands) {
+                match self {
+                    $(Binary::$name => {
+                        #[derive(Clone, Copy)]
+                        struct $name;
+
+                        impl Combine for $name {
+                            #[inline(always)]
+                            fn combine<S: Simd>(self, $simd: S, $a: S::F32, $b: S::F32) -> S::F32 {
+                                $body
+                            }
+                        }
+
+                        operands.run(s, $name);
+                    })*
+                }
+            }
+        }
+    };
+}
+
+functions! { s, a, b;
     /// `a + b`
-    Add,
+    Add = s.add(a, b);
     /// `a - b`
-    Sub,
+    Sub = s.sub(a, b);
     /// `a * b`
-    Mul,
+    Mul = s.mul(a, b);
     /// `a / b`
-    Div,
-    /// The smaller.
-    Min,
+    Div = s.div(a, b);
+    /// The smaller. (`min` and `max` of vectors give their second operand where either is NaN: a NaN of the first is put back.)
+    Min = s.select(s.eq(a, a), s.min(a, b), a);
     /// The larger.
-    Max,
+    Max = s.select(s.eq(a, a), s.max(a, b), a);
     /// `a^b`
-    Power,
+    Power = power(s, a, b);
     /// `a` where `a >= 0`, else `a * b`.
-    PRelu,
+    PRelu = s.select(s.lt(a, s.zero()), s.mul(a, b), a);
     /// `(a - b)^2`
-    SquaredDifference,
+    SquaredDifference = {
+        let difference = s.sub(a, b);
+        s.mul(difference, difference)
+    };
 }
 
-/// The vector at a position of an operand: consecutive numbers, one number repeated, or numbers at a distance.
-///
-/// # Safety
-/// `min(n, LANES)` numbers `step` apart must be readable at `p`.
-#[inline(always)]
-unsafe fn read<S: Simd>(s: S, p: *const f32, step: isize, n: usize) -> S::F32 {
-    // SAFETY: promised by the caller.
-    unsafe {
-        match step {
-            1 if n >= S::LANES => s.load(p),
-            1 => s.load_partial(p, n),
-            0 => s.splat(*p),
-            _ => {
-                let mut lanes = [0.0; MOST_LANES];
-                for (lane, to) in lanes.iter_mut().enumerate().take(n.min(S::LANES)) {
-                    *to = *p.offset(lane as isize * step);
-                }
-                s.load(lanes.as_ptr())
-            }
-        }
-    }
-}
+/// `max(0, a + b)`: the end of a residual block, the one pair of function and activation common enough for a loop of its own.
+#[derive(Clone, Copy)]
+struct AddRelu;
 
-/// Writes what [`read`] reads.
-///
-/// # Safety
-/// `min(n, LANES)` numbers `step` apart must be writable at `p`.
-#[inline(always)]
-unsafe fn write<S: Simd>(s: S, p: *mut f32, step: isize, n: usize, v: S::F32) {
-    // SAFETY: promised by the caller.
-    unsafe {
-        match step {
-            1 if n >= S::LANES => s.store(p, v),
-            1 => s.store_partial(p, n, v),
-            _ => {
-                let mut lanes = [0.0; MOST_LANES];
-                s.store(lanes.as_mut_ptr(), v);
-                for (lane, &x) in lanes.iter().enumerate().take(n.min(S::LANES)) {
-                    *p.offset(lane as isize * step) = x;
-                }
-            }
-        }
+impl Combine for AddRelu {
+    #[inline(always)]
+    fn combine<S: Simd>(self, s: S, a: S::F32, b: S::F32) -> S::F32 {
+        s.max(s.zero(), s.add(a, b))
     }
 }
 
@@ -93,6 +99,106 @@ fn power<S: Simd>(s: S, a: S::F32, b: S::F32) -> S::F32 {
     }
 }
 
+/// Steps between the numbers of an operand that loops are made for: consecutive, repeated, any.
+const ONE: u8 = 0;
+const REPEATED: u8 = 1;
+const ANY: u8 = 2;
+
+/// The vector at index `i` of an operand.
+///
+/// # Safety
+/// `min(n, LANES)` numbers must be readable from index `i` on.
+#[inline(always)]
+unsafe fn read<S: Simd, const STEP: u8>(s: S, p: *const f32, step: isize, i: usize, n: usize) -> S::F32 {
+    // SAFETY: promised by the caller.
+    unsafe {
+        match STEP {
+            ONE if n >= S::LANES => s.load(p.add(i)),
+            ONE => s.load_partial(p.add(i), n),
+            REPEATED => s.splat(*p),
+            _ => {
+                let mut lanes = [0.0; MOST_LANES];
+                for (lane, to) in lanes.iter_mut().enumerate().take(n.min(S::LANES)) {
+                    *to = *p.offset((i + lane) as isize * step);
+                }
+                s.load(lanes.as_ptr())
+            }
+        }
+    }
+}
+
+/// Writes what [`read`] reads.
+///
+/// # Safety
+/// `min(n, LANES)` numbers must be writable from index `i` on.
+#[inline(always)]
+unsafe fn write<S: Simd, const STEP: u8>(s: S, p: *mut f32, step: isize, i: usize, n: usize, v: S::F32) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        match STEP {
+            ONE if n >= S::LANES => s.store(p.add(i), v),
+            ONE => s.store_partial(p.add(i), n, v),
+            _ => {
+                let mut lanes = [0.0; MOST_LANES];
+                s.store(lanes.as_mut_ptr(), v);
+                for (lane, &x) in lanes.iter().enumerate().take(n.min(S::LANES)) {
+                    *p.offset((i + lane) as isize * step) = x;
+                }
+            }
+        }
+    }
+}
+
+/// A block of both operands and the output.
+#[derive(Clone, Copy)]
+struct Operands {
+    a: *const f32,
+    b: *const f32,
+    to: *mut f32,
+    block: Block<3>,
+}
+
+impl Operands {
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S, combine: impl Combine) {
+        match self.block.steps {
+            [1, 1, 1] => s.call(Loop::<_, ONE, ONE, ONE> { operands: self, combine }),
+            [1, 0, 1] => s.call(Loop::<_, ONE, REPEATED, ONE> { operands: self, combine }),
+            [0, 1, 1] => s.call(Loop::<_, REPEATED, ONE, ONE> { operands: self, combine }),
+            _ => s.call(Loop::<_, ANY, ANY, ANY> { operands: self, combine }),
+        }
+    }
+}
+
+struct Loop<C, const A: u8, const B: u8, const TO: u8> {
+    operands: Operands,
+    combine: C,
+}
+
+impl<C: Combine, const A: u8, const B: u8, const TO: u8> SimdOp for Loop<C, A, B, TO> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let Operands { a, b, to, block } = self.operands;
+        let ([a_step, b_step, to_step], [a_stride, b_stride, to_stride]) = (block.steps, block.row_strides);
+        for row in 0..block.rows as isize {
+            let mut i = 0;
+            while i < block.len {
+                let n = block.len - i;
+                // SAFETY: the block lies inside both operands and the output.
+                unsafe {
+                    let x = read::<S, A>(s, a.offset(row * a_stride), a_step, i, n);
+                    let y = read::<S, B>(s, b.offset(row * b_stride), b_step, i, n);
+                    let z = self.combine.combine(s, x, y);
+                    write::<S, TO>(s, to.offset(row * to_stride), to_step, i, n, z);
+                }
+                i += S::LANES;
+            }
+        }
+    }
+}
+
 struct BinaryKernel {
     function: Binary,
     activation: Activation,
@@ -101,71 +207,32 @@ struct BinaryKernel {
     to: Shared<*mut f32>,
 }
 
-impl BinaryKernel {
-    /// The block with the function in the innermost loop. The activation then passes over the block once more, in the first cache.
-    ///
-    /// # Safety
-    /// As for [`BlockKernel::block`].
-    #[inline(always)]
-    unsafe fn rows<S: Simd>(&self, s: S, block: &Block<3>, f: impl Fn(S::F32, S::F32) -> S::F32) {
-        let [a_step, b_step, to_step] = block.steps;
-        for row in 0..block.rows as isize {
-            let at = |tensor: usize| block.offsets[tensor] + row * block.row_strides[tensor];
-            // SAFETY: the block lies inside all three views.
-            unsafe {
-                let (a, b) = (self.a.get().offset(at(0)), self.b.get().offset(at(1)));
-                let to = self.to.get().offset(at(2));
-                let mut i = 0;
-                while i < block.len {
-                    let (n, i_signed) = (block.len - i, i as isize);
-                    let x = read(s, a.offset(i_signed * a_step), a_step, n);
-                    let y = read(s, b.offset(i_signed * b_step), b_step, n);
-                    write(s, to.offset(i_signed * to_step), to_step, n, f(x, y));
-                    i += S::LANES;
-                }
-            }
-        }
-    }
-}
-
 impl BlockKernel<3> for BinaryKernel {
     #[inline(always)]
     unsafe fn block<S: Simd>(&self, s: S, block: &Block<3>) {
-        // SAFETY: promised by the caller.
+        let [a, b, to] = block.offsets;
+        // SAFETY: the block lies inside both operands and the output.
+        let (a, b, to) =
+            unsafe { (self.a.get().offset(a), self.b.get().offset(b), self.to.get().offset(to)) };
+        let operands = Operands { a, b, to, block: *block };
+        match (self.function, self.activation) {
+            (Binary::Add, Activation::Relu) => return operands.run(s, AddRelu),
+            (function, Activation::None) => return function.run(s, operands),
+            (function, _) => function.run(s, operands),
+        }
+        // The activation passes over the block once more, in the first cache.
+        let (step, stride) = (block.steps[2], block.row_strides[2]);
+        let (rows, len) = (block.rows, block.len);
+        // SAFETY: the block lies inside the output.
         unsafe {
-            match self.function {
-                Binary::Add if self.activation == Activation::Relu => {
-                    self.rows(s, block, |a, b| s.max(s.zero(), s.add(a, b)));
-                    return;
-                }
-                Binary::Add => self.rows(s, block, |a, b| s.add(a, b)),
-                Binary::Sub => self.rows(s, block, |a, b| s.sub(a, b)),
-                Binary::Mul => self.rows(s, block, |a, b| s.mul(a, b)),
-                Binary::Div => self.rows(s, block, |a, b| s.div(a, b)),
-                // `min` and `max` give their second operand where either is NaN: a NaN of the first is put back.
-                Binary::Min => self.rows(s, block, |a, b| s.select(s.eq(a, a), s.min(a, b), a)),
-                Binary::Max => self.rows(s, block, |a, b| s.select(s.eq(a, a), s.max(a, b), a)),
-                Binary::Power => self.rows(s, block, |a, b| power(s, a, b)),
-                Binary::PRelu => self.rows(s, block, |a, b| s.select(s.lt(a, s.zero()), s.mul(a, b), a)),
-                Binary::SquaredDifference => self.rows(s, block, |a, b| {
-                    let difference = s.sub(a, b);
-                    s.mul(difference, difference)
-                }),
-            }
-            if self.activation != Activation::None {
-                let to = self.to.get().offset(block.offsets[2]);
-                let (stride, step) = (block.row_strides[2], block.steps[2]);
-                let (rows, len) = (block.rows, block.len);
-                if step == 1 {
-                    let span = Span { from: to, from_stride: stride, to, to_stride: stride, rows, len };
+            if step == 1 {
+                let span = Span { from: to, from_stride: stride, to, to_stride: stride, rows, len };
+                span.activate(s, self.activation);
+            } else {
+                for row in 0..rows as isize {
+                    let to = to.offset(row * stride);
+                    let span = Span { from: to, from_stride: step, to, to_stride: step, rows: len, len: 1 };
                     span.activate(s, self.activation);
-                } else {
-                    for row in 0..rows as isize {
-                        let to = to.offset(row * stride);
-                        let span =
-                            Span { from: to, from_stride: step, to, to_stride: step, rows: len, len: 1 };
-                        span.activate(s, self.activation);
-                    }
                 }
             }
         }
