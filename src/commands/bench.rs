@@ -4,7 +4,7 @@ use super::model::{self, Execution, Shapes};
 use clap::Args;
 use planish::report::machine::{self, Machine};
 use planish::report::stats::Summary;
-use planish::report::table::{Align, Table, bytes, count};
+use planish::report::table::{Align, Table, bytes};
 use planish_engine::{CancelToken, Profile};
 use planish_graph::error::Context;
 use planish_graph::{Error, Result};
@@ -72,7 +72,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     let batch = shapes.first().and_then(|s| s.first()).copied().unwrap_or(1).max(1);
     let throughput = 1e3 * (times.len() * batch) as f64 / times.iter().sum::<f64>();
-    let latency = Summary::of(&times);
+    let latency = Summary::of(&times).ok_or_else(|| Error::invalid("no run was measured"))?;
     let profile =
         if arguments.profile || arguments.trace.is_some() { Some(profile(session, &inputs)?) } else { None };
     if let (Some(path), Some(profile)) = (&arguments.trace, &profile) {

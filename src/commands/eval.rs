@@ -12,7 +12,7 @@ use planish_engine::Session;
 use planish_graph::error::Context;
 use planish_graph::{Dim, Error, Graph, Result};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -233,6 +233,6 @@ fn score(
 }
 
 /// CIFAR-10 pictures held in memory (the embedded ones).
-pub fn cifar10(bytes: &[u8], name: &Path) -> Result<Pictures> {
-    Cifar10::from_bytes(bytes, name).map(Pictures::Cifar10)
+pub fn cifar10(bytes: &[u8]) -> Result<Pictures> {
+    Cifar10::from_bytes(bytes.to_vec()).map(Pictures::Cifar10)
 }

@@ -2,6 +2,7 @@
 
 use super::read_bounded;
 use crate::images::Picture;
+use planish_graph::error::Context;
 use planish_graph::{Error, Result};
 use std::path::Path;
 
@@ -53,8 +54,11 @@ impl Cifar10 {
     }
     /// Reads one binary file.
     pub fn read(path: &Path) -> Result<Cifar10> {
-        let records = read_bounded(path, MAX_FILE_BYTES)?;
-        let fail = |message: String| Err(Error::invalid(message).at(path.display().to_string()));
+        Cifar10::from_bytes(read_bounded(path, MAX_FILE_BYTES)?).context(|| path.display().to_string())
+    }
+    /// The pictures in the bytes of a binary file.
+    pub fn from_bytes(records: Vec<u8>) -> Result<Cifar10> {
+        let fail = |message: String| Err(Error::invalid(message));
         if records.is_empty() || records.len() % RECORD != 0 {
             return fail(format!("{} bytes are no whole number of records of {RECORD} bytes", records.len()));
         }

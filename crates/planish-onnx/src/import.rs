@@ -266,10 +266,16 @@ impl<'a, 'p, 'c> Importer<'a, 'p, 'c> {
             constant_inputs,
             added_inputs: BTreeMap::new(),
             keep_inputs: None,
+            moved_inputs: BTreeMap::new(),
         };
         let op = read_operator(&mut reader)?;
+        let listed = inputs.clone();
         if let Some(kept) = reader.keep_inputs {
             inputs.truncate(kept);
+        }
+        for (to, from) in reader.moved_inputs {
+            inputs.resize(inputs.len().max(to + 1), None);
+            inputs[to] = listed.get(from).copied().flatten();
         }
         for (index, tensor) in reader.added_inputs {
             if index > op.arity().max_inputs {

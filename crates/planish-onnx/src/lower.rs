@@ -1,8 +1,9 @@
 //! planish's own operators as the standard operators they stand for, so that every tool reads what planish writes.
 
 use planish_graph::ops::math::softmax::Softmax;
+use planish_graph::ops::nn::fused::{ConvAdd, FusedActivation};
 use planish_graph::ops::{NodeReader, OperatorExt, WRITTEN_OPSET, read_operator};
-use planish_graph::{Attributes, Graph, Node, Operator, Result, Value, ValueId, unsupported};
+use planish_graph::{Attributes, DType, Graph, Node, Operator, Result, Tensor, Value, ValueId, unsupported};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -37,6 +38,9 @@ impl Lowering {
         if let Some(softmax) = node.op.as_op::<Softmax>() {
             return self.flattened_softmax(node, *softmax);
         }
+        if let Some(fused) = node.op.as_op::<ConvAdd>() {
+            return self.conv_add(node, fused);
+        }
         unsupported!(
             "{}: {}::{} has no counterpart among the standard operators",
             node.place(),
@@ -67,6 +71,65 @@ impl Lowering {
         Ok(())
     }
 
+    /// A convolution, the addition, the activation.
+    fn conv_add(&mut self, node: &Node, fused: &ConvAdd) -> Result<()> {
+        let mut inputs = node.inputs.clone();
+        let residual = if inputs.len() > 3 { inputs.swap_remove(3) } else { None };
+        let mut steps: Vec<Arc<dyn Operator>> = vec![Arc::new(fused.conv.clone())];
+        if residual.is_some() {
+            steps.push(standard("Add", Attributes::new(), 2)?);
+        }
+        let (function, parameters) = activation(fused.activation);
+        if let Some(function) = function {
+            steps.push(standard(function, parameters, 1)?);
+        }
+        if fused.activation == FusedActivation::Silu {
+            steps.push(standard("Mul", Attributes::new(), 2)?);
+        }
+        let count = steps.len();
+        let mut before = None;
+        for (index, op) in steps.into_iter().enumerate() {
+            let given = match op.name() {
+                "Conv" => std::mem::take(&mut inputs),
+                "Add" => vec![before, residual],
+                "Clip" => self.clip_inputs(node, fused.activation, before)?,
+                "Mul" => vec![before, inputs.first().copied().flatten()],
+                _ => vec![before],
+            };
+            if op.name() == "Sigmoid" {
+                inputs = vec![before];
+            }
+            before = if index + 1 < count {
+                Some(self.push_between(node, op, given))
+            } else {
+                let (name, outputs) = (node.name.clone(), node.outputs.clone());
+                self.graph.nodes.push(Node { name, op, inputs: given, outputs });
+                None
+            };
+        }
+        Ok(())
+    }
+
+    /// Clip takes its bounds as constants of the element type.
+    fn clip_inputs(
+        &mut self,
+        node: &Node,
+        activation: FusedActivation,
+        x: Option<ValueId>,
+    ) -> Result<Vec<Option<ValueId>>> {
+        let FusedActivation::Clip { min, max } = activation else {
+            return Ok(vec![x]);
+        };
+        let weights = node.input(1).and_then(|w| self.graph.value(w).dtype).unwrap_or(DType::F32);
+        let mut inputs = vec![x];
+        for (name, bound) in [("min", min), ("max", max)] {
+            let bound = Tensor::from_f64s(weights, &[], &[f64::from(bound)])?;
+            let name = self.fresh_name(&format!("{}/{name}", node.name));
+            inputs.push(Some(self.graph.add_constant(&name, bound)));
+        }
+        Ok(inputs)
+    }
+
     /// Adds a node in the place of `node` and returns its new output.
     fn between(
         &mut self,
@@ -76,16 +139,40 @@ impl Lowering {
         inputs: Vec<Option<ValueId>>,
     ) -> Result<ValueId> {
         let op = standard(op_type, attributes, inputs.len())?;
-        let wish = format!("{}/{op_type}", node.name);
-        let mut name = wish.clone();
+        Ok(self.push_between(node, op, inputs))
+    }
+
+    fn push_between(&mut self, node: &Node, op: Arc<dyn Operator>, inputs: Vec<Option<ValueId>>) -> ValueId {
+        let name = self.fresh_name(&format!("{}/{}", node.name, op.name()));
+        let output = self.graph.add_value(Value { name: name.clone(), ..Value::default() });
+        self.graph.nodes.push(Node { name, op, inputs, outputs: vec![Some(output)] });
+        output
+    }
+
+    fn fresh_name(&mut self, wish: &str) -> String {
+        let mut name = wish.to_string();
         let mut number = 0;
         while !self.taken.insert(name.clone()) {
             number += 1;
             name = format!("{wish}_{number}");
         }
-        let output = self.graph.add_value(Value { name: name.clone(), ..Value::default() });
-        self.graph.nodes.push(Node { name, op, inputs, outputs: vec![Some(output)] });
-        Ok(output)
+        name
+    }
+}
+
+/// The standard operator of an activation, and its attributes. Silu has none: it is its input times this Sigmoid.
+fn activation(function: FusedActivation) -> (Option<&'static str>, Attributes) {
+    let none = Attributes::new();
+    match function {
+        FusedActivation::None => (None, none),
+        FusedActivation::Silu => (Some("Sigmoid"), none),
+        FusedActivation::LeakyRelu { alpha } | FusedActivation::Elu { alpha } => {
+            (Some(function.name()), none.with("alpha", alpha))
+        }
+        FusedActivation::HardSigmoid { alpha, beta } => {
+            (Some(function.name()), none.with("alpha", alpha).with("beta", beta))
+        }
+        _ => (Some(function.name()), none),
     }
 }
 
@@ -105,6 +192,7 @@ pub(crate) fn standard(
         constant_inputs: BTreeMap::new(),
         added_inputs: BTreeMap::new(),
         keep_inputs: None,
+        moved_inputs: BTreeMap::new(),
     })
 }
 
@@ -112,7 +200,45 @@ pub(crate) fn standard(
 mod tests {
     use super::*;
     use planish_graph::ops::math::softmax::SoftmaxFunction;
-    use planish_graph::{DType, Dim, Tensor, reference};
+    use planish_graph::ops::nn::conv::Conv;
+    use planish_graph::{Dim, reference};
+
+    #[test]
+    fn fused_convolutions_mean_the_same() {
+        let functions = [
+            FusedActivation::None,
+            FusedActivation::Relu,
+            FusedActivation::Clip { min: -0.5, max: 0.5 },
+            FusedActivation::LeakyRelu { alpha: 0.1 },
+            FusedActivation::HardSwish,
+            FusedActivation::Silu,
+            FusedActivation::Sigmoid,
+            FusedActivation::HardSigmoid { alpha: 0.2, beta: 0.5 },
+            FusedActivation::Tanh,
+            FusedActivation::Gelu,
+            FusedActivation::Elu { alpha: 2.0 },
+            FusedActivation::Mish,
+        ];
+        let input = Tensor::new(&[1, 1, 4], &[1f32, -3.0, 0.25, 2.0]).unwrap();
+        for (activation, with_residual) in functions.into_iter().flat_map(|f| [(f, true), (f, false)]) {
+            let mut graph = Graph::new("g");
+            let x = graph.add_input("x", DType::F32, &[Dim::Fixed(1), Dim::Fixed(1), Dim::Fixed(4)]);
+            let w = graph.add_constant("w", Tensor::new(&[1, 1, 1], &[0.5f32]).unwrap());
+            let y = graph.add_node("y", ConvAdd { conv: Conv::default(), activation }, &[x, w]);
+            if with_residual {
+                graph.nodes[0].inputs.extend([None, Some(x)]);
+            }
+            graph.outputs.push(y);
+            let lowered = to_standard(&graph).unwrap().unwrap();
+            lowered.validate().unwrap();
+            assert!(lowered.nodes.iter().all(|n| n.op.domain().is_empty()));
+            let before = reference::run(&graph, &[input.clone()]).unwrap()[0].to_f64s();
+            let after = reference::run(&lowered, &[input.clone()]).unwrap()[0].to_f64s();
+            for (a, b) in before.iter().zip(&after) {
+                assert!((a - b).abs() < 1e-6, "{activation:?} {with_residual}: {before:?} {after:?}");
+            }
+        }
+    }
 
     #[test]
     fn flattened_softmax_means_the_same() {
