@@ -35,7 +35,7 @@ impl ConvAlgorithm for Direct {
     }
 
     fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
-        let products = dense::product_cycles(problem, isa, threads) * dense::collisions(problem);
+        let products = dense::product_cycles(problem, isa, threads) * dense::collisions(problem, isa);
         let addresses = (problem.out_rows() * problem.kernel[0] * problem.kernel[1]) as f64;
         let panels = problem.out_channels.div_ceil(2 * isa.lanes()) as f64;
         let copied = padded_len(problem) as f64;

@@ -30,7 +30,7 @@ impl ConvAlgorithm for Indirect {
     }
 
     fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
-        let products = dense::product_cycles(problem, isa, threads) * dense::collisions(problem);
+        let products = dense::product_cycles(problem, isa, threads) * dense::collisions(problem, isa);
         let addresses = (problem.out_rows() * problem.taps() * problem.groups) as f64;
         let panels = problem.group_out().div_ceil(2 * isa.lanes()) as f64;
         // Measured: 4 cycles to make an address, and 1.5 to load it for each panel.
