@@ -14,7 +14,7 @@ const SAMPLES: usize = 201;
 /// About 20 microseconds / TASKS of dependent arithmetic.
 fn task(index: usize) {
     let mut x = index as f32;
-    for _ in 0..1600 {
+    for _ in 0..600 {
         x = black_box(x) * 0.999 + 1.0;
     }
     black_box(x);

@@ -21,7 +21,7 @@ const PARTNERS: [[u32; 16]; 4] = {
     let mut partners = [[0; 16]; 4];
     let mut i = 0;
     while i < 64 {
-        partners[i / 16][i % 16] = (i % 16 ^ 8 >> (i / 16)) as u32;
+        partners[i / 16][i % 16] = ((i % 16) ^ (8 >> (i / 16))) as u32;
         i += 1;
     }
     partners

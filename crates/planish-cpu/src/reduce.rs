@@ -170,37 +170,47 @@ fn fold_segments<F: Fold>(
         centers: centers.map(|centers| Shared(centers.as_ptr())),
         segment,
         output: (Shared(output.ptr()), output.row_stride()),
-        task: 0,
         fold: std::marker::PhantomData,
     };
     pool.run_ranges(tasks, GRAIN.div_ceil(segment * inner.min(COLUMNS)), |range| {
-        for index in range {
-            dispatch(isa, FoldTask { task: index, ..task });
-        }
+        dispatch(isa, FoldRange { task, range });
     });
 }
 
-/// One segment of one outer index, up to [`COLUMNS`] columns of it.
+/// What each task needs to know: task after task, one segment of one outer index, up to [`COLUMNS`] columns of it.
 #[derive(Clone, Copy)]
 struct FoldTask<F> {
     input: (Shared<*const f32>, crate::strided::Layout),
     centers: Option<Shared<*const f32>>,
     segment: usize,
     output: (Shared<*mut f32>, usize),
-    task: usize,
     fold: std::marker::PhantomData<F>,
 }
 
-impl<F: Fold> SimdOp for FoldTask<F> {
+struct FoldRange<F> {
+    task: FoldTask<F>,
+    range: std::ops::Range<usize>,
+}
+
+impl<F: Fold> SimdOp for FoldRange<F> {
     type Output = ();
 
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
+        for index in self.range {
+            self.task.run(s, index);
+        }
+    }
+}
+
+impl<F: Fold> FoldTask<F> {
+    #[inline(always)]
+    fn run<S: Simd>(&self, s: S, index: usize) {
         let (shape, strides) = (self.input.1.shape(), self.input.1.strides());
         let (length, inner) = (shape[1], shape[2]);
         let blocks = inner.div_ceil(COLUMNS);
         let segments = length.div_ceil(self.segment);
-        let (row, mut column) = (self.task / blocks, self.task % blocks * COLUMNS);
+        let (row, mut column) = (index / blocks, index % blocks * COLUMNS);
         let (outer, start) = (row / segments, row % segments * self.segment);
         let rows = self.segment.min(length - start);
         let end = (column + COLUMNS).min(inner);

@@ -49,7 +49,7 @@ impl AxisTaps {
     /// Taps of an axis of `input` coordinates: `taps` for each output coordinate, the weights in the order of the indices. An output
     /// coordinate that needs fewer repeats an index with weight 0.
     pub fn new(input: usize, taps: usize, indices: Vec<usize>, weights: Vec<f32>) -> Result<Self, TapsError> {
-        if taps == 0 || indices.len() != weights.len() || indices.len() % taps != 0 {
+        if taps == 0 || indices.len() != weights.len() || !indices.len().is_multiple_of(taps) {
             return Err(TapsError::Length);
         }
         match indices.iter().find(|&&index| index >= input) {

@@ -1,7 +1,7 @@
 //! Views of tensors of any rank with any strides, because broadcasting, transposing, slicing, concatenating, tiling and
 //! shuffling are all the same loop nest over different strides: a kernel written against this module serves them all.
 //!
-//! Strides are counted in elements and may be 0 (one element repeated: broadcasting) or negative (flipped). [`Nest`] joins axes
+//! Strides are counted in elements and may be 0 (one element repeated: broadcasting) or negative (flipped). `Nest` joins axes
 //! that can be walked as one and shares the rest out among threads in blocks of two axes.
 
 use std::fmt;
