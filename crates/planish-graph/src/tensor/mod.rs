@@ -45,11 +45,10 @@ impl Tensor {
                 bytes.len()
             )));
         }
-        let mut tensor = Tensor::zeros(dtype, shape)?;
-        let target = tensor.bytes_mut();
-        target.copy_from_slice(bytes);
+        let data = Arc::new(Buffer::copied(bytes)?);
+        let mut tensor = Tensor { dtype, shape: shape.to_vec(), data };
         if dtype == DType::Bool {
-            target.iter_mut().for_each(|b| *b = (*b != 0) as u8);
+            tensor.bytes_mut().iter_mut().for_each(|b| *b = (*b != 0) as u8);
         }
         Ok(tensor)
     }
