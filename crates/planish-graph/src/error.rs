@@ -63,7 +63,11 @@ impl Error {
     /// Names an enclosing place ("node \"conv1\" (Conv)", "model.onnx").
     #[must_use]
     pub fn at(mut self, place: impl Into<String>) -> Error {
-        self.context.push(place.into());
+        let place = place.into();
+        // The same place may be named on two levels (a file by its reader and by its command): once is enough.
+        if self.context.last() != Some(&place) {
+            self.context.push(place);
+        }
         self
     }
 }

@@ -6,7 +6,7 @@
 //! Strictly, it is a correlation: the kernel is not mirrored.
 
 use super::checks::{expect_shape, float_input, product, same_type, split_shape};
-use super::window::{AutoPad, Window, WindowRule, read_extents, write_extents, write_window};
+use super::window::{AutoPad, Window, WindowRule, read_extents, read_pads, write_extents, write_window};
 use crate::attributes::Attributes;
 use crate::error::Result;
 use crate::infer::Fact;
@@ -88,16 +88,17 @@ impl Conv {
     /// Reads the attributes of ONNX, which are the same for every kind of convolution.
     pub(super) fn from_attributes(attributes: &Attributes) -> Result<Conv> {
         let group = attributes.int("group", 1)?;
+        let auto_pad = AutoPad::read(attributes)?;
         Ok(Conv {
             kernel_shape: read_extents(attributes, "kernel_shape")?.filter(|k| !k.is_empty()),
             strides: read_extents(attributes, "strides")?.unwrap_or_default(),
-            pads: read_extents(attributes, "pads")?.unwrap_or_default(),
+            pads: read_pads(attributes, auto_pad)?,
             dilations: read_extents(attributes, "dilations")?.unwrap_or_default(),
             group: match usize::try_from(group) {
                 Ok(group) if group > 0 => group,
                 _ => invalid!("attribute \"group\" is {group}, where a positive number is expected"),
             },
-            auto_pad: AutoPad::read(attributes)?,
+            auto_pad,
         })
     }
     /// Its attributes as a rule for windows.

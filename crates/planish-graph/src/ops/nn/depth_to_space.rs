@@ -164,8 +164,7 @@ impl Operator for DepthToSpace {
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
         let x = required(inputs, 0)?;
         let blocks = Blocks::of_deep(x.shape(), self.blocksize)?;
-        let made =
-            copy(x, &blocks.spacious()?, |copy| blocks.for_each(self.order, |deep, at| copy(deep, at)))?;
+        let made = copy(x, &blocks.spacious()?, |copy| blocks.for_each(self.order, copy))?;
         Ok(vec![made])
     }
     fn attributes(&self) -> Attributes {

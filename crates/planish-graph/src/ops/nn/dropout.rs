@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(made[1].as_bools().unwrap(), [0, 1, 1]);
         assert!((made[0].to_f64s()[1] - 5.0).abs() < 1e-6);
         let none = Tensor::scalar(0f32);
-        assert_eq!(op.eval(&[Some(&x), Some(&none), Some(&training)], 1).unwrap(), [x.clone()]);
+        assert_eq!(op.eval(&[Some(&x), Some(&none), Some(&training)], 1).unwrap(), std::slice::from_ref(&x));
         let all = Fact::constant(&Tensor::scalar(1f32));
         assert!(op.infer(&[Some(Fact::constant(&x)), Some(all)], 1).is_err());
     }

@@ -233,8 +233,8 @@ mod tests {
         ];
         for (activation, (below, above)) in ALL.into_iter().zip(wanted) {
             let name = activation.name();
-            assert!((activation.apply(-1.0) - below as f64).abs() < 1e-6, "{name}");
-            assert!((activation.apply(1.0) - above as f64).abs() < 1e-6, "{name}");
+            assert!((activation.apply(-1.0) - below).abs() < 1e-6, "{name}");
+            assert!((activation.apply(1.0) - above).abs() < 1e-6, "{name}");
             assert!(activation.apply(f64::NAN).is_nan(), "{name}");
             assert_eq!(FusedActivation::read(&activation.write(Attributes::new())).unwrap(), activation);
         }

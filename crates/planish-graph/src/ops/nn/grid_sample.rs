@@ -79,7 +79,8 @@ impl GridSample {
         Ok(shape)
     }
     /// The pixels and weights along one axis of `extent` pixels for place `at`; pixels outside that count as zeros are
-    /// left out.
+    /// left out. Beyond the border it is each pixel that is brought back, not the place: so do PyTorch and ONNX Runtime,
+    /// though not ONNX's own reference, in cubic mode.
     fn taps(&self, at: f64, extent: usize) -> Vec<(usize, f64)> {
         let length = extent as f64;
         let (low, high) = if self.align_corners { (0.0, length - 1.0) } else { (-0.5, length - 0.5) };
@@ -91,11 +92,8 @@ impl GridSample {
         if !at.is_finite() {
             at = -1.0;
         }
-        match self.padding {
-            _ if (low..=high).contains(&at) => {}
-            GridPadding::Zeros => {}
-            GridPadding::Border => at = at.clamp(0.0, length - 1.0),
-            GridPadding::Reflection => at = reflect(at, low, high),
+        if self.padding == GridPadding::Reflection {
+            at = reflect(at, low, high);
         }
         let first = at.floor();
         let part = at - first;

@@ -121,10 +121,8 @@ impl Operator for MaxUnpool {
         Ok(vec![Tensor::from_f64s(x.dtype(), &shape, &larger)?])
     }
     fn attributes(&self) -> Attributes {
-        let mut attributes = Attributes::new();
-        for (name, list) in
-            [("kernel_shape", &self.kernel_shape), ("strides", &self.strides), ("pads", &self.pads)]
-        {
+        let mut attributes = Attributes::new().with("kernel_shape", write_extents(&self.kernel_shape));
+        for (name, list) in [("strides", &self.strides), ("pads", &self.pads)] {
             if !list.is_empty() {
                 attributes = attributes.with(name, write_extents(list));
             }

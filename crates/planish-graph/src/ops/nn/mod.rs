@@ -26,6 +26,8 @@ pub mod quantize;
 mod random;
 pub mod resize;
 pub mod response_normalization;
+#[cfg(test)]
+mod robustness;
 pub mod roi_align;
 pub mod roi_pool;
 pub mod scales;

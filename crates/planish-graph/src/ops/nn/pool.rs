@@ -5,7 +5,7 @@
 
 use super::checks::{float_input, split_shape};
 use super::conv::{shaped, zeros};
-use super::window::{AutoPad, Window, WindowRule, read_extents, write_extents, write_window};
+use super::window::{AutoPad, Window, WindowRule, read_extents, read_pads, write_extents, write_window};
 use crate::attributes::Attributes;
 use crate::error::Result;
 use crate::infer::Fact;
@@ -14,6 +14,9 @@ use crate::limits::element_count;
 use crate::ops::{Arity, NodeReader, Operator, required, required_fact};
 use crate::tensor::{DType, Numbers, Tensor};
 use std::sync::Arc;
+
+/// What became of every window, and the output's shape.
+pub(super) type Pooled<R> = (Vec<R>, Vec<usize>);
 
 /// The window attributes that all pools share. Empty lists stand for the defaults.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,12 +37,13 @@ pub struct PoolWindow {
 
 impl PoolWindow {
     pub(super) fn from_attributes(attributes: &Attributes) -> Result<PoolWindow> {
+        let auto_pad = AutoPad::read(attributes)?;
         Ok(PoolWindow {
             kernel_shape: Attributes::require("kernel_shape", read_extents(attributes, "kernel_shape")?)?,
             strides: read_extents(attributes, "strides")?.unwrap_or_default(),
-            pads: read_extents(attributes, "pads")?.unwrap_or_default(),
+            pads: read_pads(attributes, auto_pad)?,
             dilations: read_extents(attributes, "dilations")?.unwrap_or_default(),
-            auto_pad: AutoPad::read(attributes)?,
+            auto_pad,
             ceil_mode: attributes.flag("ceil_mode", false)?,
         })
     }
@@ -79,7 +83,7 @@ impl PoolWindow {
         shape: &[usize],
         elements: &[T],
         mut reduce: impl FnMut(&Window, usize, &[T], [usize; 3], &[usize]) -> R,
-    ) -> Result<(Vec<R>, Vec<usize>)> {
+    ) -> Result<Pooled<R>> {
         let window = self.resolve(shape)?;
         let output = [&shape[..2], &window.output].concat();
         let window = window.volumetric();
@@ -135,7 +139,7 @@ impl MaxPool {
         shape: &[usize],
         elements: &[T],
         lowest: T,
-    ) -> Result<(Vec<(T, i64)>, Vec<usize>)> {
+    ) -> Result<Pooled<(T, i64)>> {
         self.window.reduce(shape, elements, |window, plane, elements, _, inside| {
             let mut best = (lowest, None);
             for &i in inside {

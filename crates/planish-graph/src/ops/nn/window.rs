@@ -264,6 +264,14 @@ pub(super) fn read_extents(attributes: &Attributes, name: &str) -> Result<Option
     values.iter().map(extent).collect::<Result<_>>().map(Some)
 }
 
+/// The attribute `pads`, which says nothing where the padding is automatic.
+pub(super) fn read_pads(attributes: &Attributes, auto_pad: AutoPad) -> Result<Vec<usize>> {
+    match auto_pad {
+        AutoPad::NotSet => Ok(read_extents(attributes, "pads")?.unwrap_or_default()),
+        _ => Ok(Vec::new()),
+    }
+}
+
 /// The written form of [`read_extents`].
 pub(super) fn write_extents(values: &[usize]) -> Vec<i64> {
     values.iter().map(|&v| i64::try_from(v).unwrap_or(i64::MAX)).collect()

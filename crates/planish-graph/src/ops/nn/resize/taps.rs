@@ -153,15 +153,16 @@ impl AxisResize {
             Coordinates::HalfPixelSymmetric => {
                 half_pixel + input / 2.0 * (1.0 - self.output as f64 / resized)
             }
-            Coordinates::PytorchHalfPixel if resized == 1.0 => -0.5,
+            Coordinates::PytorchHalfPixel if self.output == 1 => 0.0,
             Coordinates::PytorchHalfPixel => half_pixel,
+            // The extent before rounding, in which ONNX's tests differ from its text.
             Coordinates::AlignCorners if resized == 1.0 => 0.0,
             Coordinates::AlignCorners => x * (input - 1.0) / (resized - 1.0),
             Coordinates::Asymmetric => x / self.scale,
             Coordinates::TfHalfPixelForNn => (x + 0.5) / self.scale,
             Coordinates::TfCropAndResize => {
                 let (start, end) = self.region;
-                let along = if resized == 1.0 { 0.5 } else { x / (resized - 1.0) };
+                let along = if self.output == 1 { 0.5 } else { x / (self.output as f64 - 1.0) };
                 let at = (start + along * (end - start)) * (input - 1.0);
                 return (0.0..=input - 1.0).contains(&at).then_some(at);
             }
