@@ -4,46 +4,29 @@
 //! Each graph is read in two rounds, first the values, then the nodes, so that the order of nodes in the file does not
 //! matter; cycles are found when the graph is sorted.
 
-use crate::attribute::{Content, content};
+use crate::call::FunctionKey;
 use crate::external::ExternalFiles;
-use crate::legacy;
-use crate::lower::standard;
 use crate::opset::{self, standard_domain};
 use crate::proto::{FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto};
-use crate::read::OLDEST_OPSET;
 use crate::scope::{Building, Scopes, Terms, declared};
 use crate::tensor;
 use crate::unsupported::Unsupported;
 use crate::wire::Allowance;
-use planish_graph::attributes::SubGraph;
 use planish_graph::error::Context;
-use planish_graph::ops::movement::identity::Identity;
-use planish_graph::ops::{NodeReader, read_operator, table};
-use planish_graph::{
-    Attribute, Attributes, Error, ErrorKind, Graph, Node, Result, Tensor, Value, ValueId, invalid,
-};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use planish_graph::ops::table;
+use planish_graph::{Attribute, Error, ErrorKind, Graph, Result, Tensor, Value, ValueId, invalid};
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
-use std::sync::Arc;
-
-/// How many functions may be expanded inside each other.
-const MOST_NESTED_CALLS: usize = 32;
-
-/// How long a name may be that expanded names are put behind.
-const LONGEST_PREFIX: usize = 200;
-
-/// A function's domain, name and overload.
-type FunctionKey<'a> = (&'a str, &'a str, &'a str);
 
 /// Turns one model into a graph.
 #[derive(Debug)]
 pub(crate) struct Importer<'a, 'p, 'c> {
-    functions: HashMap<FunctionKey<'a>, &'p FunctionProto<'a>>,
-    terms: Rc<Terms>,
+    pub(crate) functions: HashMap<FunctionKey<'a>, &'p FunctionProto<'a>>,
+    pub(crate) terms: Rc<Terms>,
     allowance: &'c Allowance,
-    external: ExternalFiles,
-    scopes: Scopes<'a>,
-    calls: Vec<FunctionKey<'a>>,
+    pub(crate) external: ExternalFiles,
+    pub(crate) scopes: Scopes<'a>,
+    pub(crate) calls: Vec<FunctionKey<'a>>,
     unsupported: Unsupported,
 }
 
@@ -72,7 +55,8 @@ impl<'a, 'p, 'c> Importer<'a, 'p, 'c> {
         Ok(building.graph)
     }
 
-    fn read_graph(&mut self, proto: &'p GraphProto<'a>, terms: Rc<Terms>) -> Result<Building> {
+    /// A graph, of the model or of an attribute.
+    pub(crate) fn read_graph(&mut self, proto: &'p GraphProto<'a>, terms: Rc<Terms>) -> Result<Building> {
         self.scopes.enter_graph(proto.name, terms)?;
         self.declare_graph(proto)?;
         self.nodes(&proto.nodes)?;
@@ -129,7 +113,7 @@ impl<'a, 'p, 'c> Importer<'a, 'p, 'c> {
     }
 
     /// Makes a value for every output of `nodes`, except those that `bound` gives already.
-    fn declare_nodes(
+    pub(crate) fn declare_nodes(
         &mut self,
         nodes: &'p [NodeProto<'a>],
         infos: &HashMap<&'a str, &'p ValueInfoProto<'a>>,
@@ -137,14 +121,14 @@ impl<'a, 'p, 'c> Importer<'a, 'p, 'c> {
     ) -> Result<()> {
         for (index, node) in nodes.iter().enumerate() {
             for &output in node.outputs.iter().filter(|o| !o.is_empty()) {
-                (|| match bound.get(output) {
+                let made = match bound.get(output) {
                     Some(&id) => self.scopes.bind(output, id),
                     None => {
                         let value = infos.get(output).map(|i| declared(&i.kind)).unwrap_or_default();
                         self.declare(output, value).map(|_| ())
                     }
-                })()
-                .context(|| self.place(node, index))?;
+                };
+                made.context(|| self.place(node, index))?;
             }
         }
         // Constants are known before any node is read, so that operators can look at them.
@@ -199,7 +183,8 @@ impl<'a, 'p, 'c> Importer<'a, 'p, 'c> {
         }
     }
 
-    fn nodes(&mut self, nodes: &'p [NodeProto<'a>]) -> Result<()> {
+    /// Reads `nodes`, whose outputs are declared.
+    pub(crate) fn nodes(&mut self, nodes: &'p [NodeProto<'a>]) -> Result<()> {
         for (index, node) in nodes.iter().enumerate().filter(|(_, n)| !is_constant(n)) {
             let name = self.node_name(node, index);
             self.attempt(&name, |s| s.node(node, &name))
@@ -235,232 +220,6 @@ impl<'a, 'p, 'c> Importer<'a, 'p, 'c> {
         Err(Error::unsupported(format!("operator {domain}{}", node.op_type)))
     }
 
-    fn operator(&mut self, node: &'p NodeProto<'a>, domain: &str, name: &str) -> Result<()> {
-        let version = opset::version(&self.scopes.terms().opsets, domain);
-        opset::check_operator(node.op_type, domain, version)?;
-        let (mut attributes, captured) = self.attributes(node)?;
-        let mut inputs = Vec::with_capacity(node.inputs.len());
-        for &input in &node.inputs {
-            inputs.push(if input.is_empty() { None } else { self.scopes.resolve(input)? });
-        }
-        let outputs = self.outputs(node);
-        trim(&mut inputs);
-        if domain.is_empty() && version < OLDEST_OPSET {
-            self.upgrade(node.op_type, &mut attributes, &mut inputs, name)?;
-        }
-        if let Some(Attribute::Graph(body)) = attributes.0.get("body") {
-            // A loop's own inputs are as many as its body's formal ones; what the body captures comes behind them.
-            inputs.resize(inputs.len().max(body.formal_inputs), None);
-        }
-        let graph = &self.scopes.building().graph;
-        let constant_inputs = inputs.iter().enumerate();
-        let constant_inputs =
-            constant_inputs.filter_map(|(i, id)| Some((i, graph.constant((*id)?)?.clone()))).collect();
-        let mut reader = NodeReader {
-            op_type: node.op_type.to_string(),
-            domain: domain.to_string(),
-            opset: version,
-            attributes,
-            input_count: inputs.len(),
-            output_count: outputs.len(),
-            constant_inputs,
-            added_inputs: BTreeMap::new(),
-            keep_inputs: None,
-            moved_inputs: BTreeMap::new(),
-        };
-        let op = read_operator(&mut reader)?;
-        let listed = inputs.clone();
-        if let Some(kept) = reader.keep_inputs {
-            inputs.truncate(kept);
-        }
-        for (to, from) in reader.moved_inputs {
-            inputs.resize(inputs.len().max(to + 1), None);
-            inputs[to] = listed.get(from).copied().flatten();
-        }
-        for (index, tensor) in reader.added_inputs {
-            if index > op.arity().max_inputs {
-                invalid!("the reader of the operator adds input {index}, which it does not have");
-            }
-            inputs.resize(inputs.len().max(index + 1), None);
-            inputs[index] =
-                Some(self.scopes.building().add_constant(&format!("{name}.input{index}"), tensor));
-        }
-        inputs.extend(captured.into_iter().map(Some));
-        op.arity().check(&inputs, &outputs)?;
-        self.scopes.building().graph.nodes.push(Node { name: name.to_string(), op, inputs, outputs });
-        Ok(())
-    }
-
-    /// Tells a node of an opset before 7 in the terms of opset 7.
-    fn upgrade(
-        &mut self,
-        operator: &str,
-        attributes: &mut Attributes,
-        inputs: &mut [Option<ValueId>],
-        name: &str,
-    ) -> Result<()> {
-        let graph = &self.scopes.building().graph;
-        let value = |index: usize| inputs.get(index).copied().flatten().map(|id| graph.value(id));
-        let trailing = legacy::upgrade(operator, attributes, value(0), value(1))?;
-        if let (true, Some(Some(second))) = (trailing > 0, inputs.get_mut(1)) {
-            *second = self.append_axes(*second, trailing, &format!("{name}/Unsqueeze"))?;
-        }
-        Ok(())
-    }
-
-    /// `id` with `count` axes of extent 1 at its end.
-    fn append_axes(&mut self, id: ValueId, count: usize, name: &str) -> Result<ValueId> {
-        let building = self.scopes.building();
-        let rank = building.graph.value(id).shape.as_ref().map_or(0, Vec::len);
-        let axes: Vec<i64> = (rank..rank + count).map(|a| a as i64).collect();
-        let axes = building.add_constant(&format!("{name}.axes"), Tensor::from_i64s(&axes)?);
-        let output = building.fresh_name(name);
-        let output = building.graph.add_value(Value { name: output, ..Value::default() });
-        let op = standard("Unsqueeze", Attributes::new(), 2)?;
-        let node = Node {
-            name: name.to_string(),
-            op,
-            inputs: vec![Some(id), Some(axes)],
-            outputs: vec![Some(output)],
-        };
-        building.graph.nodes.push(node);
-        Ok(output)
-    }
-
-    /// The values that a node's outputs were declared as; outputs left out at the end are not listed.
-    fn outputs(&self, node: &NodeProto<'a>) -> Vec<Option<ValueId>> {
-        let mut outputs: Vec<Option<ValueId>> =
-            node.outputs.iter().map(|o| self.scopes.local(o).flatten()).collect();
-        trim(&mut outputs);
-        outputs
-    }
-
-    /// The attributes of a node, nested graphs read, and what those graphs capture: `then_branch` first, then
-    /// `else_branch`, then any other.
-    fn attributes(&mut self, node: &'p NodeProto<'a>) -> Result<(Attributes, Vec<ValueId>)> {
-        let mut attributes = Attributes::new();
-        let mut graphs = Vec::new();
-        for proto in &node.attributes {
-            let place = || format!("attribute \"{}\"", proto.name);
-            let taken = if proto.reference.is_empty() {
-                match content(proto, &mut self.external).context(place)? {
-                    Content::Graph(graph) => {
-                        graphs.push((proto.name, graph));
-                        continue;
-                    }
-                    Content::Plain(attribute) => Some(attribute),
-                }
-            } else {
-                self.referred(proto.reference).context(place)?
-            };
-            if let Some(attribute) = taken
-                && attributes.0.insert(proto.name.to_string(), attribute).is_some()
-            {
-                invalid!("attribute \"{}\" is given twice", proto.name);
-            }
-        }
-        graphs.sort_by_key(|(name, _)| capture_order(name));
-        let mut captured = Vec::new();
-        for (name, proto) in graphs {
-            let mut inner = self
-                .read_graph(proto, self.scopes.terms())
-                .context(|| format!("graph \"{}\" of attribute \"{name}\"", proto.name))?;
-            inner.graph.doc = proto.doc.to_string();
-            inner.graph.sort()?;
-            captured.extend(&inner.captured);
-            let formal_inputs = inner.graph.inputs.len() - inner.captured.len();
-            let nested = SubGraph { graph: inner.graph, formal_inputs };
-            if attributes.0.insert(name.to_string(), Attribute::Graph(nested)).is_some() {
-                invalid!("attribute \"{name}\" is given twice");
-            }
-        }
-        Ok((attributes, captured))
-    }
-
-    /// What the call of the function that is being expanded gives for its attribute `name`, if anything.
-    fn referred(&self, name: &str) -> Result<Option<Attribute>> {
-        match &self.scopes.terms().attributes {
-            Some(given) => Ok(given.0.get(name).cloned()),
-            None => invalid!("it refers to \"{name}\" of a function, and is not in one"),
-        }
-    }
-
-    /// Expands `function` where `node` calls it.
-    fn call(&mut self, function: &'p FunctionProto<'a>, node: &'p NodeProto<'a>, name: &str) -> Result<()> {
-        let key = (standard_domain(function.domain), function.name, function.overload);
-        if self.calls.contains(&key) {
-            invalid!("the function calls itself");
-        }
-        if self.calls.len() >= MOST_NESTED_CALLS {
-            return Err(Error::limit(format!("more than {MOST_NESTED_CALLS} functions call each other")));
-        }
-        if node.inputs.len() > function.inputs.len() || node.outputs.len() > function.outputs.len() {
-            invalid!(
-                "the function takes {} inputs and makes {}",
-                function.inputs.len(),
-                function.outputs.len()
-            );
-        }
-        let mut names = HashMap::new();
-        for (index, &formal) in function.inputs.iter().enumerate() {
-            let id = match node.inputs.get(index) {
-                Some(&given) if !given.is_empty() => self.scopes.resolve(given)?,
-                _ => None,
-            };
-            if names.insert(formal, id).is_some() {
-                invalid!("two inputs of the function are named \"{formal}\"");
-            }
-        }
-        let wanted: Vec<(&'a str, ValueId)> = std::iter::zip(&function.outputs, &node.outputs)
-            .filter_map(|(&formal, given)| Some((formal, self.scopes.local(given).flatten()?)))
-            .collect();
-        let terms = self.function_terms(function, node, name)?;
-        self.calls.push(key);
-        self.scopes.enter_function(names, Rc::new(terms))?;
-        let infos = function.value_info.iter().map(|i| (i.name, i)).collect();
-        self.declare_nodes(&function.nodes, &infos, &wanted.iter().copied().collect())?;
-        self.nodes(&function.nodes)?;
-        for (formal, id) in wanted {
-            match self.scopes.resolve(formal)? {
-                Some(made) if made == id => {}
-                Some(made) => self.scopes.building().graph.nodes.push(Node {
-                    name: format!("{name}/{formal}"),
-                    op: Arc::new(Identity),
-                    inputs: vec![Some(made)],
-                    outputs: vec![Some(id)],
-                }),
-                None => invalid!("output \"{formal}\" of the function is an input that was left out"),
-            }
-        }
-        self.scopes.leave_function();
-        self.calls.pop();
-        Ok(())
-    }
-
-    fn function_terms(
-        &mut self,
-        function: &'p FunctionProto<'a>,
-        node: &'p NodeProto<'a>,
-        name: &str,
-    ) -> Result<Terms> {
-        let (mut attributes, _) = self.attributes(node)?;
-        if attributes.0.values().any(|a| matches!(a, Attribute::Graph(_))) {
-            return Err(Error::unsupported("graphs as attributes of a function are not supported"));
-        }
-        for default in &function.defaults {
-            if !attributes.0.contains_key(default.name)
-                && let Content::Plain(attribute) = content(default, &mut self.external)?
-            {
-                attributes.0.insert(default.name.to_string(), attribute);
-            }
-        }
-        let mut opsets = self.terms.opsets.clone();
-        opsets.extend(opset::versions(&function.opsets));
-        opset::check_model(&opsets)?;
-        let prefix = name.chars().take(LONGEST_PREFIX).collect();
-        Ok(Terms { opsets, attributes: Some(attributes), prefix })
-    }
-
     /// Does `work`. Notes what is unsupported in it, to report all of it at once, and goes on; any other error ends the
     /// reading.
     fn attempt<T>(&mut self, place: &str, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<Option<T>> {
@@ -490,10 +249,4 @@ fn is_constant(node: &NodeProto<'_>) -> bool {
 fn constant(tensor: Tensor) -> Value {
     let shape = tensor.shape().iter().map(|&d| planish_graph::Dim::Fixed(d)).collect();
     Value { name: String::new(), dtype: Some(tensor.dtype()), shape: Some(shape), constant: Some(tensor) }
-}
-
-fn trim(list: &mut Vec<Option<ValueId>>) {
-    while let Some(None) = list.last() {
-        list.pop();
-    }
 }

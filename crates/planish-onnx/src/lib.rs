@@ -10,11 +10,13 @@ compile_error!(
 );
 
 mod attribute;
+mod call;
 mod export;
 mod external;
 mod import;
 mod legacy;
 mod lower;
+mod operator;
 mod opset;
 mod proto;
 mod read;

@@ -232,8 +232,8 @@ mod tests {
             let lowered = to_standard(&graph).unwrap().unwrap();
             lowered.validate().unwrap();
             assert!(lowered.nodes.iter().all(|n| n.op.domain().is_empty()));
-            let before = reference::run(&graph, &[input.clone()]).unwrap()[0].to_f64s();
-            let after = reference::run(&lowered, &[input.clone()]).unwrap()[0].to_f64s();
+            let before = reference::run(&graph, std::slice::from_ref(&input)).unwrap()[0].to_f64s();
+            let after = reference::run(&lowered, std::slice::from_ref(&input)).unwrap()[0].to_f64s();
             for (a, b) in before.iter().zip(&after) {
                 assert!((a - b).abs() < 1e-6, "{activation:?} {with_residual}: {before:?} {after:?}");
             }
@@ -253,8 +253,10 @@ mod tests {
             lowered.validate().unwrap();
             assert!(to_standard(&lowered).unwrap().is_none());
             let input = Tensor::new(&[2, 2, 2], &[1f32, 2.0, 0.5, -1.0, 3.0, 0.0, 0.0, 1.0]).unwrap();
-            let (before, after) =
-                (reference::run(&graph, &[input.clone()]), reference::run(&lowered, &[input]));
+            let (before, after) = (
+                reference::run(&graph, std::slice::from_ref(&input)),
+                reference::run(&lowered, std::slice::from_ref(&input)),
+            );
             assert_eq!(before.unwrap(), after.unwrap());
         }
     }

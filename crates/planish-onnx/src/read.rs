@@ -76,9 +76,11 @@ pub(crate) fn read_file(path: &Path, most: u64) -> Result<(Vec<u8>, Option<Charg
         return Err(too_large());
     }
     let room = usize::try_from(size).map_err(|_| too_large())?;
-    let charge = current_budget().map(|b| b.charge(room)).transpose()?;
+    let charge = current_budget().map(|b| b.charge(room)).transpose();
+    let charge = charge.context(|| path.display().to_string())?;
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(room).map_err(|_| too_large())?;
+    planish_memory::prefer_huge_pages(&bytes);
     file.take(size).read_to_end(&mut bytes).map_err(failed)?;
     Ok((bytes, charge))
 }

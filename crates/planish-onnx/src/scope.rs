@@ -171,10 +171,8 @@ impl<'a> Scopes<'a> {
         if !self.scopes[scope].is_graph || scope == 0 || graph == 0 {
             invalid!("reads \"{name}\", which nothing makes");
         }
-        let found = match self.resolve_in(scope - 1, graph - 1, name)? {
-            None => None,
-            Some(outer) => Some(self.capture(graph, outer)),
-        };
+        let outer = self.resolve_in(scope - 1, graph - 1, name)?;
+        let found = outer.map(|outer| self.capture(graph, outer));
         self.scopes[scope].names.insert(name, found);
         Ok(found)
     }

@@ -183,3 +183,39 @@ fn what_is_no_model_is_refused() {
     let two = [single(node("Neg", &["x"], &["y"])), single(node("Neg", &["x"], &["y"]))].concat();
     assert!(refusal(&two).contains("two graphs"));
 }
+
+/// `y = if c { op1(x) + w } else { if c { x } else { op2(x) } }`, `x` and `w` from outside, `w` a constant.
+fn branching() -> Vec<u8> {
+    let nested = |nodes, output| graph(nodes, vec![], vec![value(output, &[2])]);
+    let then = nested(vec![node("Neg", &["m"], &["t"]), node("Add", &["t", "w"], &["r"])], "r");
+    let inner = with_graph(
+        with_graph(node("If", &["c"], &["r"]), "else_branch", nested(vec![node("Abs", &["m"], &["q"])], "q")),
+        "then_branch",
+        nested(vec![node("Identity", &["x"], &["q"])], "q"),
+    );
+    let choice = with_graph(node("If", &["c"], &["y"]), "else_branch", nested(vec![inner], "r"));
+    let choice = with_graph(choice, "then_branch", then);
+    let mut body = graph(
+        vec![choice, node("Mul", &["x", "w"], &["m"])],
+        vec![typed("c", 9, &[]), value("x", &[2])],
+        vec![value("y", &[2])],
+    );
+    body.message(5, tensor::message("w", &Tensor::new(&[1], &[2f32]).unwrap()));
+    model(body, vec![])
+}
+
+#[test]
+fn nested_graphs_take_what_they_read_from_outside_as_inputs() {
+    let found = load(&branching()).unwrap();
+    let choice = found.nodes.iter().find(|n| n.op.name() == "If").unwrap();
+    let outer: Vec<&str> = choice.inputs.iter().map(|i| found.value(i.unwrap()).name.as_str()).collect();
+    assert_eq!(outer, ["c", "m", "x", "m", "c"], "the condition, then_branch, else_branch as it reads");
+    let back = crate::write(&found, &crate::WriteOptions::default()).unwrap();
+    for graph in [&found, &load(&back).unwrap()] {
+        for (c, expected) in [(true, [0.0, 4.0]), (false, [2.0, 2.0])] {
+            let x = Tensor::new(&[2], &[1f32, -1.0]).unwrap();
+            let inputs = [Tensor::from_bools(&[], &[c]).unwrap(), x];
+            assert_eq!(reference::run(graph, &inputs).unwrap()[0].to_f32s(), expected, "{c}");
+        }
+    }
+}

@@ -22,16 +22,11 @@ fn example() -> Graph {
 }
 
 fn assert_same(a: &Graph, b: &Graph) {
+    // The outputs' types are added by writing.
     let named = |g: &Graph| {
-        let mut values: Vec<(String, Option<Tensor>, Option<DType>, Option<Vec<Dim>>)> = g
-            .values
-            .iter()
-            .map(|Value { name, constant, dtype, shape }| {
-                (name.clone(), constant.clone(), *dtype, shape.clone())
-            })
-            .filter(|v| !["y", "z", "e"].contains(&v.0.as_str()))
-            .collect();
-        values.sort_by(|a, b| a.0.cmp(&b.0));
+        let declared = g.values.iter().filter(|v| !["y", "z", "e"].contains(&v.name.as_str()));
+        let mut values: Vec<String> = declared.map(|v: &Value| format!("{v:?}")).collect();
+        values.sort();
         values
     };
     assert_eq!(named(a), named(b));
@@ -47,7 +42,6 @@ fn models_round_trip() {
     let back = read(&bytes, None, &ReadOptions::default()).unwrap();
     assert_same(&graph, &back);
     assert_eq!(back.value(back.outputs[0]).dtype, Some(DType::F32), "types of outputs are inferred");
-    assert_eq!(write(&back, &WriteOptions::default()).unwrap().len() >= bytes.len(), true);
 }
 
 #[test]
