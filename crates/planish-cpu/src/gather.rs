@@ -24,20 +24,25 @@ impl PadMode {
     /// The table of an axis of `length` with `begin` more indices before it and `end` behind it (fewer where negative). Empty where
     /// nothing is left; of an axis of length 0 only the fill value can be taken.
     pub fn table(self, length: usize, begin: isize, end: isize) -> IndexTable {
-        let size = length as isize;
-        (-begin..size.saturating_add(end))
+        // Cropping comes first: what is mirrored or wrapped around is what it leaves.
+        let first = (-begin).max(0);
+        let size = (length as isize).saturating_add(end.min(0)).saturating_sub(first).max(0);
+        let total = (length as isize).saturating_add(begin).saturating_add(end);
+        (0..total)
+            .map(|out| out - begin.max(0))
             .map(|at| match self {
-                _ if (0..size).contains(&at) => Some(at as usize),
+                _ if (0..size).contains(&at) => Some(at),
                 _ if size == 0 => None,
                 PadMode::Constant => None,
-                PadMode::Edge => Some(at.clamp(0, size - 1) as usize),
-                PadMode::Wrap => Some(at.rem_euclid(size) as usize),
+                PadMode::Edge => Some(at.clamp(0, size - 1)),
+                PadMode::Wrap => Some(at.rem_euclid(size)),
                 PadMode::Reflect => {
                     let period = (2 * (size - 1)).max(1);
                     let at = at.rem_euclid(period);
-                    Some(at.min(period - at).min(size - 1) as usize)
+                    Some(at.min(period - at).min(size - 1))
                 }
             })
+            .map(|at| at.map(|at| (first + at) as usize))
             .collect()
     }
 }
@@ -187,6 +192,9 @@ mod tests {
         assert_eq!(indices(PadMode::Edge, 5, -2, -1), [2, 3]);
         assert_eq!(indices(PadMode::Edge, 0, 1, 1), [-1, -1]);
         assert!(indices(PadMode::Wrap, 3, -2, -2).is_empty());
+        // Cropping comes first.
+        assert_eq!(indices(PadMode::Wrap, 3, -1, 2), [1, 2, 1, 2]);
+        assert_eq!(indices(PadMode::Reflect, 4, -1, 2), [1, 2, 3, 2, 1]);
     }
 
     fn check_gather(tables: &[IndexTable], shape: &[usize], gap: usize) {

@@ -95,6 +95,7 @@ impl Isa {
     pub fn from_env() -> Result<Isa, IsaError> {
         match std::env::var_os(ISA_VARIABLE) {
             None => Ok(Isa::detect()),
+            Some(asked) if asked.is_empty() => Ok(Isa::detect()),
             Some(asked) => Isa::from_name(&asked.to_string_lossy()),
         }
     }

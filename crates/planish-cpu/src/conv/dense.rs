@@ -80,9 +80,10 @@ pub(super) fn prepare<L: Lowering>(
     let groups = (0..problem.groups)
         .map(|group| {
             let weights = &weights[group * columns * channels * taps..];
-            PackedMatrix::from_fn(isa, taps * channels, columns, |k, n| {
+            // Weights are [out][in][tap]; a row of the matrix is one input channel under one tap.
+            PackedMatrix::from_rows(isa, taps * channels, columns, weights, |k| {
                 let (tap, channel) = (k / channels, k % channels);
-                weights[(n * channels + channel) * taps + tap]
+                (channel * taps + tap, channels * taps)
             })
         })
         .collect();

@@ -1,6 +1,7 @@
 //! The right operand of a product, cut into panels the inner loop reads front to back.
 
 use crate::isa::Isa;
+use planish_memory::prefer_huge_pages;
 
 /// A cache line of numbers; a vector of these is aligned to it, so that no load of the inner loop straddles
 /// two.
@@ -18,7 +19,11 @@ pub(crate) struct AlignedNumbers {
 impl AlignedNumbers {
     /// This many zeros.
     pub(crate) fn zeros(len: usize) -> Self {
-        Self { lines: vec![Line([0.0; 16]); len.div_ceil(16)], len }
+        let count = len.div_ceil(16);
+        let mut lines = Vec::with_capacity(count);
+        prefer_huge_pages(&lines);
+        lines.resize(count, Line([0.0; 16]));
+        Self { lines, len }
     }
 
     pub(crate) fn as_slice(&self) -> &[f32] {
@@ -57,17 +62,27 @@ pub(super) fn panel_vectors(isa: Isa) -> usize {
 }
 
 impl PackedMatrix {
-    /// Packs the matrix whose element in row `k` and column `n` is `element(k, n)`.
-    pub fn from_fn(isa: Isa, rows: usize, columns: usize, element: impl Fn(usize, usize) -> f32) -> Self {
+    /// Packs the matrix whose row `k` is `source[start + n * step]` for `(start, step) = row(k)`.
+    ///
+    /// # Panics
+    /// Where that reaches beyond the slice.
+    pub fn from_rows(
+        isa: Isa,
+        rows: usize,
+        columns: usize,
+        source: &[f32],
+        row: impl Fn(usize) -> (usize, usize),
+    ) -> Self {
         let mut packed = Self::zeros(isa, rows, columns);
         for panel in 0..packed.panels() {
             let (first, width) = packed.panel_columns(panel);
             let start = first * rows;
             let padded = packed.panel_width(panel);
             let data = &mut packed.data.as_mut_slice()[start..start + padded * rows];
-            for (k, row) in data.chunks_exact_mut(padded).enumerate() {
-                for (n, slot) in row[..width].iter_mut().enumerate() {
-                    *slot = element(k, first + n);
+            for (k, slots) in data.chunks_exact_mut(padded).enumerate() {
+                let (start, step) = row(k);
+                for (n, slot) in slots[..width].iter_mut().enumerate() {
+                    *slot = source[start + (first + n) * step];
                 }
             }
         }
@@ -101,7 +116,7 @@ impl PackedMatrix {
                 "a {rows}×{columns} matrix at steps {row_step} and {column_step} is too large"
             ));
         }
-        Ok(Self::from_fn(isa, rows, columns, |k, n| source[k * row_step + n * column_step]))
+        Ok(Self::from_rows(isa, rows, columns, source, |k| (k * row_step, column_step)))
     }
 
     fn zeros(isa: Isa, rows: usize, columns: usize) -> Self {
