@@ -46,7 +46,7 @@ pub(super) fn convolution(op: &dyn Operator) -> Option<ConvAdd> {
 }
 
 /// The convolution that makes `value` for one reader only and bends nothing yet.
-fn open_convolution<'a>(rewriter: &'a Rewriter<'_>, value: ValueId) -> Option<(NodeId, &'a Node, ConvAdd)> {
+fn open_convolution<'r>(rewriter: &'r Rewriter, value: ValueId) -> Option<(NodeId, &'r Node, ConvAdd)> {
     let id = rewriter.maker(value).filter(|_| rewriter.use_count(value) == 1)?;
     let node = rewriter.node(id)?;
     let op = convolution(&*node.op).filter(|op| op.activation == FusedActivation::None)?;

@@ -60,6 +60,10 @@ fn spatial_mean(rewriter: &Rewriter, id: NodeId) -> Option<(ValueId, bool)> {
     if op.function != ReduceFunction::Mean || !rewriter.dtype(x)?.is_float() {
         return None;
     }
+    // The mean of nothing is NaN, and a pool refuses it; extents still open are asked again when they are known.
+    if !rewriter.dims(x)?[2..].iter().all(|d| matches!(d, Dim::Fixed(n) if *n > 0)) {
+        return None;
+    }
     let mut axes = index::axes(&rewriter.ints_input(node, 1)?, rank).ok()?;
     axes.sort_unstable();
     axes.into_iter().eq(2..rank).then_some((x, op.keepdims))

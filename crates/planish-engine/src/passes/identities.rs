@@ -67,6 +67,11 @@ fn keeps_first_input(rewriter: &Rewriter, node: &Node, input: ValueId, output: V
             };
             forwards && (same_shape() || takes_everything(rewriter, node))
         }
+        // Every element in its place, as indexing by a range of the whole axis writes it.
+        "Gather" => {
+            same_shape()
+                && rewriter.ints_input(node, 1).is_some_and(|at| at.iter().copied().eq(0..at.len() as i64))
+        }
         "Pad" => rewriter.ints_input(node, 1).is_some_and(|pads| pads.iter().all(|&p| p == 0)),
         "Transpose" => node.op.as_op::<Transpose>().is_some_and(|op| match &op.perm {
             Some(perm) => perm.iter().copied().eq(0..perm.len()),
@@ -96,6 +101,7 @@ mod tests {
     use planish_graph::ops::math::variadic::VariadicFunction;
     use planish_graph::ops::movement::concat::Concat;
     use planish_graph::ops::movement::expand::Expand;
+    use planish_graph::ops::movement::gather::Gather;
     use planish_graph::ops::movement::pad::{Pad, PadMode};
     use planish_graph::ops::movement::reshape::Reshape;
     use planish_graph::ops::movement::slice::Slice;
@@ -116,6 +122,8 @@ mod tests {
         v = g.add_node("reshape", Reshape { allow_zero: false }, &[v, shape]);
         v = g.add_node("expand", Expand, &[v, shape]);
         v = g.add_node("slice", Slice, &[v, begin, end]);
+        let indices = list(&mut g, "indices", &[0, 1, 2]);
+        v = g.add_node("gather", Gather { axis: -1 }, &[v, indices]);
         v = g.add_node("pad", Pad { mode: PadMode::Constant }, &[v, pads]);
         v = g.add_node("transpose", Transpose { perm: Some(vec![0, 1]) }, &[v]);
         v = g.add_node("concat", Concat { axis: 1 }, &[v]);

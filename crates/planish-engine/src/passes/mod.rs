@@ -2,7 +2,7 @@
 //!
 //! Files say the same thing in many ways: a batch normalisation behind a convolution, a swish spelled as two nodes, a
 //! shape computed at run time from the shape it had before. Passes bring a graph to one plain form, so that the planner
-//! and the kernels need to know one spelling only. [`optimise`] does what holds for every input shape; [`specialise`]
+//! and the kernels need to know one spelling only. [`optimise`] does what holds for every input shape; [`specialise()`]
 //! fixes the input shapes, after which no shape arithmetic remains in ordinary networks. Both run the same list,
 //! [`passes`], round after round until nothing changes; with fixed shapes more of it applies.
 //!
@@ -12,14 +12,15 @@
 //! 2. `known-contents`: types and shapes of all values where the input shapes are fixed; what follows from them alone
 //!    becomes constant. `inline-branches` then decides what depends on it.
 //! 3. `fold-constants`, then `common-subexpressions`: fewer and plainer nodes for all that follows.
-//! 4. `symbolic-shapes`, `identities`, `channel-shuffles`, `reshapes`: nothing stands between the nodes of a pattern any
-//!    more. Shuffles are looked for before chains of reshapes are merged, which would hide their ends.
+//! 4. `symbolic-shapes`, `identities`, `channel-shuffles`, `channels-first`, `reshapes`: nothing stands between the nodes
+//!    of a pattern any more. Shuffles are looked for before chains of reshapes are merged, which would hide their ends.
 //! 5. `global-pools`, `pads`, `activations`, `matrix-bias`: the many spellings of a layer become one.
 //! 6. `absorb-affine`, then `fuse-convolutions`, which would hide the convolution's plain result from all others.
 
 mod absorb_affine;
 mod activations;
 mod channel_shuffles;
+mod channels_first;
 mod common;
 mod dead_code;
 mod fold_constants;
@@ -31,6 +32,8 @@ mod known_contents;
 mod matrix_bias;
 mod pads;
 mod pattern;
+#[cfg(test)]
+mod random;
 mod reshapes;
 mod rewrite;
 mod specialise;
@@ -38,7 +41,7 @@ mod symbolic_shapes;
 #[cfg(test)]
 mod testing;
 
-pub use specialise::{Specialised, specialise};
+pub use specialise::{Specialised, as_it_stands, specialise};
 
 use planish_graph::error::Context;
 use planish_graph::{Graph, Result};
@@ -62,6 +65,7 @@ pub fn passes() -> &'static [&'static dyn Pass] {
         &symbolic_shapes::SymbolicShapes,
         &identities::Identities,
         &channel_shuffles::ChannelShuffles,
+        &channels_first::ChannelsFirst,
         &reshapes::Reshapes,
         &global_pools::GlobalPools,
         &pads::Pads,
@@ -90,11 +94,15 @@ const ROUNDS: usize = 12;
 
 /// Runs all passes over `graph` until nothing changes. The report lists the runs that changed something, in order.
 pub fn optimise(graph: &mut Graph) -> Result<Vec<PassReport>> {
+    run_passes(graph, passes())
+}
+
+fn run_passes(graph: &mut Graph, passes: &[&dyn Pass]) -> Result<Vec<PassReport>> {
     graph.validate()?;
     let mut reports = Vec::new();
     for _ in 0..ROUNDS {
         let done = reports.len();
-        for pass in passes() {
+        for pass in passes {
             reports.extend(run_pass(*pass, graph)?);
         }
         if reports.len() == done {

@@ -129,8 +129,15 @@ impl<'g> Rewriter<'g> {
     pub fn use_count(&self, value: ValueId) -> usize {
         self.uses[value.0 as usize].len() + self.is_output(value) as usize
     }
+    /// Counts one more rewrite.
     fn count(&mut self) {
         self.rewrites += 1;
+    }
+
+    /// The only reader of `value`.
+    pub fn sole_reader(&self, value: ValueId) -> Option<NodeId> {
+        let (node, _) = self.uses[value.0 as usize].first()?;
+        (self.use_count(value) == 1).then_some(*node)
     }
 
     /// A name that is not taken: `wish`, or `wish` with a number.

@@ -3,9 +3,11 @@
 //! The input shapes are written into the graph and all passes run again; everything that was computed from shapes becomes
 //! constant, residual additions are known not to broadcast, branches that depend on shapes are decided.
 
+use super::dead_code::DeadCode;
+use super::known_contents::KnownContents;
 use super::known_contents::input_facts;
 use super::rewrite::fixed_dims;
-use super::{PassReport, optimise};
+use super::{Pass, PassReport, passes, run_passes};
 use planish_graph::infer::{check_shape, infer};
 use planish_graph::{Error, Fact, Graph, Result};
 
@@ -20,8 +22,18 @@ pub struct Specialised {
     pub reports: Vec<PassReport>,
 }
 
-/// `graph` for inputs of these shapes (one for each input, in order).
+/// `graph` for inputs of these shapes (one for each input, in order), with all passes run.
 pub fn specialise(graph: &Graph, input_shapes: &[Vec<usize>]) -> Result<Specialised> {
+    resolve(graph, input_shapes, passes())
+}
+
+/// [`specialise`] without simplifying anything: only what follows from the shapes alone becomes constant, because plans
+/// need to know it. What the passes gain is measured against this.
+pub fn as_it_stands(graph: &Graph, input_shapes: &[Vec<usize>]) -> Result<Specialised> {
+    resolve(graph, input_shapes, &[&KnownContents, &DeadCode])
+}
+
+fn resolve(graph: &Graph, input_shapes: &[Vec<usize>], passes: &[&dyn Pass]) -> Result<Specialised> {
     graph.validate()?;
     if input_shapes.len() != graph.inputs.len() {
         return Err(Error::invalid(format!(
@@ -35,7 +47,7 @@ pub fn specialise(graph: &Graph, input_shapes: &[Vec<usize>]) -> Result<Speciali
         check_shape(&graph, id, shape)?;
         graph.value_mut(id).shape = Some(fixed_dims(shape));
     }
-    let reports = optimise(&mut graph)?;
+    let reports = run_passes(&mut graph, passes)?;
     let inputs = input_facts(&graph).ok_or_else(|| Error::invalid("an input has no element type"))?;
     let facts = infer(&graph, &inputs)?;
     Ok(Specialised { graph, facts, reports })
