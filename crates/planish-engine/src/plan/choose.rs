@@ -128,11 +128,11 @@ impl Chooser {
         }
         let key = format!("{problem:?} threads {}", self.threads);
         let remembered = lock(&self.wisdom).winners.get(&key).cloned();
-        if let Some(winner) = remembered.filter(|w| candidates.iter().any(|c| c.algorithm == w.algorithm)) {
-            if let Some(pick) = candidates.iter().find(|c| c.algorithm == winner.algorithm) {
-                let reason = format!("remembered: {:.3} ms when tuned", winner.milliseconds);
-                return self.pick(pick.algorithm, problem, weights, bias, reason);
-            }
+        if let Some(winner) = remembered
+            && let Some(pick) = candidates.iter().find(|c| c.algorithm == winner.algorithm)
+        {
+            let reason = format!("remembered: {:.3} ms when tuned", winner.milliseconds);
+            return self.pick(pick.algorithm, problem, weights, bias, reason);
         }
         if self.options.tune && candidates.len() > 1 && problem.batch > 0 {
             let best = candidates[0].estimate;
@@ -219,9 +219,9 @@ impl Chooser {
         Ok(packed)
     }
 
-    /// Writes what was learned to the wisdom file, where there is one. Entries that another process wrote meanwhile stay.
+    /// Writes what tuning learned to the wisdom file, where there is one. Entries that another process wrote meanwhile stay.
     pub fn save_wisdom(&self) -> Result<()> {
-        let Some(path) = &self.options.wisdom else { return Ok(()) };
+        let Some(path) = self.options.wisdom.as_ref().filter(|_| self.options.tune) else { return Ok(()) };
         let ours = lock(&self.wisdom).clone();
         let mut all = Wisdom::load(path, &ours.fingerprint);
         all.winners.extend(ours.winners);

@@ -80,7 +80,7 @@ mod tests {
             let lives: Vec<Life> = raw.iter().map(|&(len, first, more)| life(len, first, first + more)).collect();
             let layout = assign(&lives);
             for (i, a) in lives.iter().enumerate() {
-                prop_assert!(layout.offsets[i] % ALIGNMENT == 0 && layout.offsets[i] + a.len <= layout.len || a.len == 0);
+                prop_assert!(layout.offsets[i].is_multiple_of(ALIGNMENT) && layout.offsets[i] + a.len <= layout.len || a.len == 0);
                 for (j, b) in lives.iter().enumerate().skip(i + 1) {
                     let apart = a.last < b.first || b.last < a.first || a.len == 0 || b.len == 0;
                     let (x, y) = (layout.offsets[i], layout.offsets[j]);

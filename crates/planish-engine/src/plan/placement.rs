@@ -35,11 +35,11 @@ pub(crate) fn assign(known: &Facts<'_>, layouts: &[Layout]) -> HashMap<ValueId, 
     for node in graph.nodes.iter().rev() {
         let Some(output) = lower::channel_concat(node, known, layouts) else { continue };
         let inputs: Vec<ValueId> = node.inputs.iter().flatten().copied().collect();
-        if !places.contains_key(&output) {
-            if let Some(place) = side_by_side(&inputs, &places, channels) {
-                places.insert(output, place);
-                continue;
-            }
+        if !places.contains_key(&output)
+            && let Some(place) = side_by_side(&inputs, &places, channels)
+        {
+            places.insert(output, place);
+            continue;
         }
         let base = places.get(&output).copied().unwrap_or(Placement { root: output, channel: 0 });
         let mut channel = base.channel;

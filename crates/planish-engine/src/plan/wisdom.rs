@@ -55,8 +55,8 @@ impl Wisdom {
         std::fs::rename(&beside, path).map_err(|e| Error::io(path, &e))
     }
 
-    /// Where wisdom is kept unless told otherwise: `planish/wisdom.json` in `PLANISH_CACHE_DIR`, `XDG_CACHE_HOME` or
-    /// `~/.cache`; `None` where none of them is set.
+    /// Where wisdom is kept unless told otherwise: `wisdom.json` in `PLANISH_CACHE_DIR`, else `planish/wisdom.json` in
+    /// `XDG_CACHE_HOME` or `~/.cache`; `None` where none of them is set.
     pub fn default_path() -> Option<PathBuf> {
         let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let folder = set("PLANISH_CACHE_DIR")

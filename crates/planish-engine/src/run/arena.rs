@@ -6,7 +6,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// Zeroed `f32` memory, aligned to a page's worth of cache lines, charged to a budget. One run owns it at a time.
+/// Zeroed `f32` memory, aligned to a page, charged to a budget. One run owns it at a time.
 pub(crate) struct Arena {
     start: NonNull<f32>,
     layout: Layout,
@@ -16,7 +16,7 @@ pub(crate) struct Arena {
 // SAFETY: the arena owns its memory; whoever holds the arena is the only one to use it.
 unsafe impl Send for Arena {}
 
-/// Large arenas start on a huge-page boundary, so that the kernel may back them with huge pages.
+/// A page.
 const ALIGNMENT: usize = 4096;
 
 impl Arena {
@@ -32,6 +32,7 @@ impl Arena {
         let start = unsafe { alloc_zeroed(layout) }.cast::<f32>();
         let start = NonNull::new(start)
             .ok_or_else(|| Error::limit(format!("cannot allocate {bytes} bytes on this machine")))?;
+        planish_memory::advise(start.as_ptr().cast(), bytes);
         Ok(Arena { start, layout, _charge: charge })
     }
 

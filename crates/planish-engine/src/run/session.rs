@@ -40,6 +40,8 @@ pub struct SessionOptions {
 impl SessionOptions {
     /// 16 GiB.
     pub const DEFAULT_MAX_MEMORY: usize = 16 << 30;
+    /// More threads than this are refused.
+    pub const MAX_THREADS: usize = 1024;
 }
 
 impl Default for SessionOptions {
@@ -63,16 +65,20 @@ struct Planned {
     arenas: Mutex<Vec<Arena>>,
 }
 
+/// Plans by the input shapes that they were made for.
+type Plans = Vec<(Vec<Vec<usize>>, Arc<Planned>)>;
+
 /// One network, ready to run; see the module.
 pub struct Session {
     graph: Graph,
+    optimise: bool,
     reports: Vec<PassReport>,
     pool: ThreadPool,
     isa: Isa,
     budget: Arc<Budget>,
     chooser: Chooser,
     /// Most recently used last.
-    plans: Mutex<Vec<(Vec<Vec<usize>>, Arc<Planned>)>>,
+    plans: Mutex<Plans>,
 }
 
 /// A lock whose holder cannot leave the data half-changed; a panic elsewhere does not spoil it.
@@ -91,6 +97,12 @@ impl Session {
             0 => planish_cpu::processors::default_threads(),
             n => n,
         };
+        if threads > SessionOptions::MAX_THREADS {
+            return Err(Error::limit(format!(
+                "{threads} threads were asked for; at most {} make sense",
+                SessionOptions::MAX_THREADS
+            )));
+        }
         let budget = Budget::new(options.max_memory);
         let reports = with_budget(&budget, || {
             graph.validate()?;
@@ -98,6 +110,7 @@ impl Session {
         })?;
         Ok(Session {
             graph,
+            optimise: options.optimise,
             reports,
             pool: ThreadPool::new(threads),
             isa,
@@ -177,7 +190,21 @@ impl Session {
         for (&id, shape) in self.graph.inputs.iter().zip(shapes) {
             check_shape(&self.graph, id, shape)?;
         }
-        let specialised = passes::specialise(&self.graph, shapes)?;
+        let specialised = match self.optimise {
+            true => passes::specialise(&self.graph, shapes)?,
+            false => passes::as_it_stands(&self.graph, shapes)?,
+        };
+        // Before any table is made by the size of a tensor.
+        for (value, fact) in specialised.graph.values.iter().zip(&specialised.facts) {
+            let bytes = fact.as_ref().and_then(|f| f.bytes()).unwrap_or(0);
+            if bytes > self.budget.cap() {
+                return Err(Error::limit(format!(
+                    "\"{}\" takes {bytes} bytes, over the memory cap of {}; raise it with --max-memory if the model is trusted",
+                    value.name,
+                    self.budget.cap()
+                )));
+            }
+        }
         let target = plan::lower::Target { isa: self.isa, pool: &self.pool, chooser: &self.chooser };
         let plan = plan::lower::lower(&specialised.graph, &specialised.facts, &target)?;
         // Asked now, so that a shape too large fails with its cause and not in the middle of a run.

@@ -77,8 +77,8 @@ fn transposed_problem(op: &ConvTranspose, input: &[usize], weights: &[usize]) ->
     let shape = of_window(resolved.batch, channels, three(&window.output), &window);
     let mut problem = TransposedProblem { shape, output_padding: [0; 3] };
     let plain = problem.out_size().ok()?;
-    for axis in 0..3 {
-        problem.output_padding[axis] = window.input[axis].checked_sub(plain[axis])?;
+    for (padding, (wanted, plain)) in problem.output_padding.iter_mut().zip(window.input.iter().zip(plain)) {
+        *padding = wanted.checked_sub(plain)?;
     }
     problem.validate().ok()?;
     Some(problem)

@@ -47,6 +47,8 @@ fn unary_kernel(node: &Node, facts: &Facts<'_>) -> Option<UnaryKernel> {
             ActivationFunction::LeakyRelu { alpha } => K::Activation(Epilogue::LeakyRelu { alpha }),
             ActivationFunction::Elu { alpha } => K::Activation(Epilogue::Elu { alpha }),
             ActivationFunction::Selu { alpha, gamma } => K::Selu { alpha, gamma },
+            // The kernel divides by alpha; at 0 nothing is left below 0.
+            ActivationFunction::Celu { alpha: 0.0 } => K::Activation(Epilogue::Relu),
             ActivationFunction::Celu { alpha } => K::Celu { alpha },
             ActivationFunction::HardSigmoid { alpha, beta } => {
                 K::Activation(Epilogue::HardSigmoid { alpha, beta })

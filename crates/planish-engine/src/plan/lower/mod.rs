@@ -79,6 +79,11 @@ static FAMILIES: &[&dyn Family] = &[
 ];
 
 fn family(node: &Node, facts: &Facts<'_>) -> Option<(&'static dyn Family, Wish)> {
+    // Kernels need not think of tensors without elements: there is nothing to be fast about.
+    let is_empty = |v: &ValueId| facts.shape(*v).is_some_and(|s| s.contains(&0));
+    if node.inputs.iter().chain(&node.outputs).flatten().any(is_empty) {
+        return None;
+    }
     FAMILIES.iter().find_map(|f| f.wish(node, facts).map(|w| (*f, w)))
 }
 
@@ -324,6 +329,32 @@ impl<'a> Lowering<'a> {
         self.lives.push(memory::Life { len: rows.saturating_mul(channels), first: usize::MAX, last: 0 });
         self.names.push(1);
         BufferView { buffer, start: 0, rows, channels, row_stride: channels }
+    }
+
+    /// A step that copies an operand to a view of the same `physical` extents.
+    pub(crate) fn copy(&mut self, from: &Operand, to: &BufferView, physical: &[usize]) {
+        let info = StepInfo {
+            operator: "layout change".into(),
+            algorithm: "strided copy".into(),
+            reason: "the next step wants rows without gaps, or this one cannot leave them".into(),
+            shape: physical.to_vec(),
+            ..StepInfo::default()
+        };
+        let (source, target, extents) = (from.clone(), *to, physical.to_vec());
+        self.push(info, &[from], &[to], move |env| {
+            let (input, output) = (env.strided(&source, &extents)?, env.strided_mut(&target, &extents));
+            planish_cpu::copy::copy(env.isa, env.pool, input, output);
+            Ok(())
+        });
+    }
+
+    /// A copy of an operand whose rows follow each other without gaps.
+    pub(crate) fn dense_copy(&mut self, from: &Operand, physical: &[usize]) -> Result<Operand> {
+        let channels = physical.last().copied().unwrap_or(1);
+        let rows = physical[..physical.len().saturating_sub(1)].iter().product();
+        let view = self.new_buffer(rows, channels);
+        self.copy(from, &view, physical);
+        Ok(Operand::Buffer(view))
     }
 
     /// Scratch memory of `len` elements for the step pushed next.

@@ -74,7 +74,9 @@ fn cuts(node: &Node, facts: &Facts<'_>, input: &[usize]) -> Option<Vec<Vec<(usiz
         let step = steps.as_ref().map_or(Some(1), |s| s.get(i).copied())?;
         let extent = input[axis] as i64;
         let start = if start < 0 { start.saturating_add(extent) } else { start };
-        let first = start.clamp(0, if step < 0 { extent - 1 } else { extent }).max(0);
+        let first = start.clamp(0, if step < 0 { (extent - 1).max(0) } else { extent });
+        // Of one element no step is taken, and the model may name any.
+        let step = if outputs[0][axis] <= 1 { 1 } else { step };
         cut[axis] = (first as usize, isize::try_from(step).ok()?, outputs[0][axis]);
     }
     Some(vec![cut])
@@ -254,12 +256,13 @@ fn cut(l: &mut Lowering<'_>, node: &Node, x: ValueId) -> Result<()> {
         let Some(y) = *y else { continue };
         let layout = l.layout(y);
         let operand = l.operand(x, layout)?;
-        if layout == Layout::ChannelsLast && only_channels(&cut, input) {
-            if let Operand::Buffer(view) = &operand {
-                let (start, _, count) = cut[1];
-                l.alias(y, layout, Operand::Buffer(view.columns(start, count)));
-                continue;
-            }
+        if layout == Layout::ChannelsLast
+            && only_channels(&cut, input)
+            && let Operand::Buffer(view) = &operand
+        {
+            let (start, _, count) = cut[1];
+            l.alias(y, layout, Operand::Buffer(view.columns(start, count)));
+            continue;
         }
         let target = l.output(y)?;
         let rank = input.len();

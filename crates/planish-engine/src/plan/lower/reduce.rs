@@ -1,6 +1,6 @@
 //! Reductions along axes, and softmax.
 
-use super::{Facts, Family, Layout, Lowering, Wish};
+use super::{Facts, Family, Layout, Lowering, Operand, Wish, rows_of};
 use planish_cpu::reduce::{Reduction, reduce};
 use planish_cpu::softmax::{Softmax as SoftmaxKernel, softmax_channels, softmax_rows};
 use planish_cpu::strided::MAX_RANK;
@@ -84,23 +84,29 @@ impl Family for Reductions {
             }
             let inner: usize = physical[axis + 1..].iter().product();
             let outer: usize = physical[..axis].iter().product();
+            // Where one position is several rows, they must lie side by side.
             let dense = operand.is_dense() && target.is_dense();
-            if !dense && axis + 2 != physical.len() {
-                return Err(Error::unsupported("a softmax over rows that are not contiguous"));
-            }
-            let (from, to) = match dense {
+            let apart = !dense && axis + 2 != physical.len();
+            let source =
+                if apart && !operand.is_dense() { l.dense_copy(&operand, &physical)? } else { operand };
+            let (rows, channels) = rows_of(layout, shape);
+            let made = if apart && !target.is_dense() { l.new_buffer(rows, channels) } else { target };
+            let (from, to) = match dense || apart {
                 true => (
-                    from.reshaped(outer * physical[axis], inner),
-                    target.reshaped(outer * physical[axis], inner),
+                    source.reshaped(outer * physical[axis], inner),
+                    made.reshaped(outer * physical[axis], inner),
                 ),
-                false => (from, target),
+                false => (source.clone(), made),
             };
             let extent = physical[axis];
-            l.push(info, &[&operand], &[&target], move |env| {
+            l.push(info, &[&source], &[&made], move |env| {
                 let (input, output) = (env.rows(&from)?, env.rows_mut(&to));
                 softmax_rows(env.isa, env.pool, kind, extent, input, output);
                 Ok(())
             });
+            if made != target {
+                l.copy(&Operand::Buffer(made), &target, &physical);
+            }
             return Ok(());
         }
         let kind = node.op.as_op::<Reduce>().and_then(|op| reduction(op.function)).ok_or_else(lost)?;

@@ -18,6 +18,10 @@ fn taps(node: &Node, facts: &Facts<'_>) -> Option<(AxisTaps, AxisTaps)> {
     }
     let axes =
         op.resolve(input, facts.constant(node, 1), facts.constant(node, 2), facts.constant(node, 3)).ok()?;
+    // A region of tf_crop_and_resize may crop batch and channels, too.
+    if !axes[..2].iter().all(|a| a.taps().is_identity(a.input)) {
+        return None;
+    }
     let table = |axis: usize| -> Option<AxisTaps> {
         if axis < 2 {
             return AxisTaps::new(1, 1, vec![0], vec![1.0]).ok();
