@@ -1,6 +1,6 @@
 """Checks models that planish wrote, as others read them: ONNX's checker with shape inference, and ONNX Runtime.
 
-    cargo run --release -p planish-onnx --example conformance -- CASES --save WRITTEN
+    cargo run --release -p planish-engine --example conformance -- CASES --save WRITTEN
     python conformance/check_written.py WRITTEN
 
 Needs onnx and onnxruntime. A model that ONNX Runtime has no kernel for (an element type, most often) is counted, not

@@ -1,26 +1,27 @@
-//! What the passes do to a model file: `cargo run --release --example pass_report -- MODEL.onnx [--check]`.
+//! What the passes do to a model file: `cargo run --release --example pass_report -- MODEL.onnx [SIZE] [--check]`.
 //!
 //! Prints the runs that changed something and the operators before, after `optimise` and after `specialise` (open extents
-//! become 1). With `--check`, runs all three by the reference on one random input and compares; slow on large networks.
+//! become 1 along the first axis and SIZE, or 224, along others). With `--check`, runs all three by the reference on one random input and compares; slow on large networks.
 
 use planish_engine::passes::{optimise, specialise};
-use planish_graph::{DType, Graph, Result, Tensor, infer, reference};
+use planish_graph::{DType, Dim, Graph, Result, Tensor, ValueId, reference};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 fn main() {
-    let mut arguments = std::env::args().skip(1);
-    let Some(path) = arguments.next() else {
-        eprintln!("usage: pass_report MODEL.onnx [--check]");
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Some(path) = arguments.first() else {
+        eprintln!("usage: pass_report MODEL.onnx [SIZE] [--check]");
         std::process::exit(2);
     };
-    if let Err(error) = report(&path, arguments.any(|a| a == "--check")) {
+    let size = arguments.iter().find_map(|a| a.parse().ok()).unwrap_or(224);
+    if let Err(error) = report(path, size, arguments.iter().any(|a| a == "--check")) {
         eprintln!("{path}: {error}");
         std::process::exit(1);
     }
 }
 
-fn report(path: &str, check: bool) -> Result<()> {
+fn report(path: &str, size: usize, check: bool) -> Result<()> {
     let graph = planish_onnx::load(path.as_ref(), &planish_onnx::ReadOptions::default())?;
     println!("{path}: {} nodes, opened as {}", graph.nodes.len(), histogram(&graph));
     let mut optimised = graph.clone();
@@ -32,7 +33,13 @@ fn report(path: &str, check: bool) -> Result<()> {
         );
     }
     println!("  optimised in {:.0?} to {}", start.elapsed(), histogram(&optimised));
-    let shapes = infer::input_shapes(&graph, &BTreeMap::new(), &BTreeMap::new(), 1)?;
+    let extent = |(axis, dim): (usize, &Dim)| match dim {
+        Dim::Fixed(n) => *n,
+        _ if axis == 0 => 1,
+        _ => size,
+    };
+    let shape = |id: &ValueId| graph.value(*id).shape.iter().flatten().enumerate().map(extent).collect();
+    let shapes: Vec<Vec<usize>> = graph.inputs.iter().map(shape).collect();
     let start = Instant::now();
     let made = specialise(&optimised, &shapes)?;
     println!("  specialised in {:.0?} to {}", start.elapsed(), histogram(&made.graph));
