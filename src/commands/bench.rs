@@ -2,7 +2,7 @@
 
 use super::model::{self, Execution, Shapes};
 use clap::Args;
-use planish::report::machine::{self, Machine};
+use planish::report::machine;
 use planish::report::stats::Summary;
 use planish::report::table::{Align, Table, bytes};
 use planish_engine::{CancelToken, Profile};
@@ -46,12 +46,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !(arguments.duration > 0.0 && arguments.duration <= 3600.0) {
         return Err(Error::invalid("--duration takes seconds above 0, up to 3600"));
     }
+    let place = || arguments.model.display().to_string();
     let options = arguments.execution.options();
     let loaded = model::load(&arguments.model, &options, false)?;
     let session = &loaded.session;
-    let shapes = arguments.shapes.resolve(session.graph())?;
-    let inputs = model::random_inputs(session.graph(), &shapes, 1)?;
-    let place = || arguments.model.display().to_string();
+    let shapes = arguments.shapes.resolve(session.graph()).context(place)?;
+    let inputs = model::random_inputs(session.graph(), &shapes, 1).context(place)?;
 
     let start = Instant::now();
     let arena = session.with_plan(&shapes, |p| p.arena_bytes()).context(place)?;
@@ -59,7 +59,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let start = Instant::now();
     session.run(&inputs).context(place)?;
     let first_ms = start.elapsed().as_secs_f64() * 1e3;
-    session.chooser().save_wisdom()?;
+    model::remember(session);
     for _ in 0..WARM_UP_RUNS {
         session.run(&inputs)?;
     }
@@ -82,7 +82,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 
     if arguments.json {
         let mut report = json!({
-            "model": place(), "version": env!("CARGO_PKG_VERSION"), "cpu": Machine::this().cpu,
+            "model": place(), "version": env!("CARGO_PKG_VERSION"), "cpu": machine::processor(),
             "isa": session.isa().name(), "threads": session.threads(), "precision": "f32", "layout": "channels-last",
             "input_shapes": shapes, "load_ms": loaded.load_ms, "plan_ms": plan_ms, "first_ms": first_ms,
             "latency_ms": {"min": latency.min, "p50": latency.p50, "p90": latency.p90, "p99": latency.p99, "mean": latency.mean},
@@ -102,7 +102,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     println!(
         "  planish {} on {}, {} threads, {}, f32, channels-last",
         env!("CARGO_PKG_VERSION"),
-        Machine::this().cpu,
+        machine::processor(),
         session.threads(),
         session.isa()
     );

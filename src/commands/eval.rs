@@ -122,7 +122,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let count = source.len().min(arguments.limit.unwrap_or(usize::MAX));
     let found = evaluate(session, &source, count, &settings, arguments.batch, arguments.class_offset)
         .context(|| arguments.model.display().to_string())?;
-    session.chooser().save_wisdom()?;
+    model::remember(session);
     let (top1, top5) = (found.percent(found.top1), found.percent(found.top5));
     let rate = found.images as f64 / found.seconds.max(1e-9);
     if arguments.json {

@@ -23,7 +23,7 @@ pub struct Arguments {
     #[arg(long)]
     optimized: bool,
     /// Print the whole graph as text
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     text: bool,
     /// Cap on the bytes of tensors; K, M, G are understood
     #[arg(long, default_value = "16G", value_parser = model::bytes, value_name = "BYTES")]

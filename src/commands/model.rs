@@ -30,7 +30,7 @@ pub struct Execution {
     #[arg(long)]
     pub no_wisdom: bool,
     /// Use this convolution algorithm wherever it accepts the layer (for experiments)
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = algorithm)]
     pub algorithm: Option<String>,
 }
 
@@ -53,7 +53,8 @@ pub struct Shapes {
     /// Extent of the first axis of inputs that leave it open
     #[arg(long, value_name = "N")]
     pub batch: Option<usize>,
-    /// Shape of an input, NAME=1x3x224x224; or extent of a named dimension, NAME=N
+    /// Shape of an input, NAME=1x3x224x224 (the name may be left out where there is one input); or extent of a named
+    /// dimension, NAME=N
     #[arg(long = "shape", value_name = "NAME=…", value_parser = named_shape)]
     pub shapes: Vec<(String, Vec<usize>)>,
 }
@@ -79,6 +80,10 @@ impl Shapes {
             }
         }
         for (name, extents) in &self.shapes {
+            let name = match graph.inputs[..] {
+                [only] if name.is_empty() => &graph.value(only).name,
+                _ => name,
+            };
             if dimensions.contains(&name.as_str()) && extents.len() == 1 {
                 symbols.insert(name.clone(), extents[0]);
             } else {
@@ -170,9 +175,25 @@ pub fn bytes(text: &str) -> std::result::Result<usize, String> {
     number.ok_or_else(|| format!("\"{text}\" is no number of bytes: write 4096, 512M or 16G"))
 }
 
+/// The name of a convolution algorithm.
+fn algorithm(text: &str) -> std::result::Result<String, String> {
+    let names: Vec<&str> = planish_cpu::conv::algorithms().iter().map(|a| a.name()).collect();
+    match names.contains(&text) {
+        true => Ok(text.to_string()),
+        false => Err(format!("there is no algorithm \"{text}\"; there are {}", names.join(", "))),
+    }
+}
+
+/// Remembers what tuning learned. That it cannot be written is no reason to lose the results.
+pub fn remember(session: &Session) {
+    if let Err(error) = session.chooser().save_wisdom() {
+        eprintln!("planish: what tuning learned is not remembered: {error}");
+    }
+}
+
 fn named_shape(text: &str) -> std::result::Result<(String, Vec<usize>), String> {
-    let problem = || format!("\"{text}\" is no shape: write NAME=1x3x224x224, or DIMENSION=8");
-    let (name, extents) = text.rsplit_once('=').ok_or_else(problem)?;
+    let problem = || format!("\"{text}\" is no shape: write NAME=1x3x224x224, DIMENSION=8, or 1x3x224x224");
+    let (name, extents) = text.rsplit_once('=').unwrap_or(("", text));
     let extents =
         extents.split(['x', ',']).map(|e| e.trim().parse::<usize>()).collect::<std::result::Result<_, _>>();
     Ok((name.to_string(), extents.map_err(|_| problem())?))
@@ -190,6 +211,7 @@ mod tests {
         assert!(bytes("much").is_err() && bytes("99999999999G").is_err());
         assert_eq!(named_shape("x=1x3x8x8").unwrap(), ("x".into(), vec![1, 3, 8, 8]));
         assert_eq!(named_shape("x:0=1,3").unwrap(), ("x:0".into(), vec![1, 3]));
+        assert_eq!(named_shape("1x3x8x8").unwrap(), (String::new(), vec![1, 3, 8, 8]));
         assert!(named_shape("x").is_err() && named_shape("x=a").is_err());
     }
 }

@@ -41,6 +41,7 @@ static EMBEDDED_PICTURES: &[u8] = include_bytes!("../../models/cifar10-test-100.
 /// A network on one side of the comparison.
 struct Side {
     nodes: usize,
+    steps: usize,
     macs: u64,
     constant_bytes: usize,
     arena_bytes: usize,
@@ -77,17 +78,22 @@ fn report(
     load_ms: f64,
 ) -> Result<ExitCode> {
     let shapes = arguments.shapes.resolve(session.graph())?;
+    let settings = match arguments.pictures.given() {
+        true => Some(arguments.pictures.settings(session.graph())?),
+        false => Preprocessing::of_graph(session.graph())?,
+    };
+    let pictures = pictures.zip(settings.as_ref());
     let inputs = model::random_inputs(session.graph(), &shapes, 1)?;
     // The network as it was read, in the same engine: what the passes gained, and nothing else.
     let plain = Session::new(original.clone(), &SessionOptions { optimise: false, ..options.clone() })?;
     let difference = largest_difference(original, &inputs, &session.run(&inputs)?, options.max_memory)?;
     let before = side(&plain, original, &shapes, &inputs, pictures)?;
     let after = side(session, session.graph(), &shapes, &inputs, pictures)?;
-    session.chooser().save_wisdom()?;
+    model::remember(session);
     if let Some(path) = &arguments.output {
         let mut graph = session.graph().clone();
-        if arguments.pictures.given() {
-            arguments.pictures.settings(&graph)?.store(&mut graph)?;
+        if let Some(settings) = &settings {
+            settings.store(&mut graph)?;
         }
         planish_onnx::save(&graph, path, &planish_onnx::WriteOptions::default())?;
     }
@@ -100,7 +106,7 @@ fn report(
     })?;
     if arguments.json {
         let side = |s: &Side| {
-            json!({"nodes": s.nodes, "macs": s.macs, "constant_bytes": s.constant_bytes, "arena_bytes": s.arena_bytes,
+            json!({"nodes": s.nodes, "steps": s.steps, "macs": s.macs, "constant_bytes": s.constant_bytes, "arena_bytes": s.arena_bytes,
                    "latency_ms": s.latency_ms, "top1": s.top1})
         };
         let passes: Vec<serde_json::Value> = session
@@ -121,6 +127,7 @@ fn report(
     println!("{}: inputs {shapes:?}, {} threads, {}", place.display(), session.threads(), session.isa());
     let mut table = Table::new(&[("", Align::Left), ("before", Align::Right), ("after", Align::Right)]);
     table.row(["nodes", &before.nodes.to_string(), &after.nodes.to_string()]);
+    table.row(["kernel calls", &before.steps.to_string(), &after.steps.to_string()]);
     table.row(["MACs", &count(before.macs), &count(after.macs)]);
     table.row(["constants", &bytes(before.constant_bytes as u64), &bytes(after.constant_bytes as u64)]);
     table.row(["working memory", &bytes(before.arena_bytes as u64), &bytes(after.arena_bytes as u64)]);
@@ -176,16 +183,12 @@ fn side(
     graph: &Graph,
     shapes: &[Vec<usize>],
     inputs: &[Tensor],
-    pictures: Option<&Pictures>,
+    pictures: Option<(&Pictures, &Preprocessing)>,
 ) -> Result<Side> {
     let layers = inspect::layers(graph, shapes)?;
     let top1 = match pictures {
-        Some(pictures) => {
-            let settings = match Preprocessing::of_graph(graph)? {
-                Some(settings) => settings,
-                None => Preprocessing::new(32, 32),
-            };
-            let found = eval::evaluate(session, pictures, pictures.len(), &settings, 10, None)?;
+        Some((pictures, settings)) => {
+            let found = eval::evaluate(session, pictures, pictures.len(), settings, 10, None)?;
             Some(found.percent(found.top1))
         }
         None => None,
@@ -200,6 +203,7 @@ fn side(
     }
     Ok(Side {
         nodes: graph.nodes.len(),
+        steps: session.with_plan(shapes, |p| p.steps().count())?,
         macs: layers.iter().map(|l| l.macs).fold(0, u64::saturating_add),
         constant_bytes: graph.constant_bytes(),
         arena_bytes: session.with_plan(shapes, |p| p.arena_bytes())?,

@@ -54,22 +54,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let session = &loaded.session;
     let graph = session.graph();
     let names = arguments.labels.as_deref().map(ClassNames::read).transpose()?;
-    let inputs = if arguments.images.is_empty() {
-        let mut given = BTreeMap::new();
-        for (name, file) in &arguments.inputs {
-            graph.find_input(name).context(|| format!("--input {name}"))?;
-            given.insert(name.clone(), npy::read(file)?);
-        }
-        tensors(&arguments.shapes, graph, given)?
-    } else {
-        pictures::picture_input(graph)?;
-        let settings = arguments.pictures.settings(graph)?;
-        vec![settings.batch(&pictures::decode(&arguments.images)?)?]
-    };
+    let inputs = inputs(arguments, graph).context(|| arguments.model.display().to_string())?;
     let start = Instant::now();
     let outputs = session.run(&inputs).context(|| arguments.model.display().to_string())?;
     let milliseconds = start.elapsed().as_secs_f64() * 1e3;
-    session.chooser().save_wisdom()?;
+    model::remember(session);
 
     let mut list = Vec::new();
     let mut files = std::collections::BTreeSet::new();
@@ -113,6 +102,21 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The inputs that the arguments ask for, in order.
+fn inputs(arguments: &Arguments, graph: &planish_graph::Graph) -> Result<Vec<Tensor>> {
+    if !arguments.images.is_empty() {
+        pictures::picture_input(graph)?;
+        let settings = arguments.pictures.settings(graph)?;
+        return Ok(vec![settings.batch(&pictures::decode(&arguments.images)?)?]);
+    }
+    let mut given = BTreeMap::new();
+    for (name, file) in &arguments.inputs {
+        graph.find_input(name).context(|| format!("--input {name}"))?;
+        given.insert(name.clone(), npy::read(file)?);
+    }
+    tensors(&arguments.shapes, graph, given)
+}
+
 /// The inputs in order: the given ones, and noise for the rest.
 fn tensors(
     shapes: &Shapes,
@@ -136,12 +140,15 @@ fn file_name(name: &str) -> String {
     if text.trim_matches('.').is_empty() { "output".to_string() } else { text }
 }
 
-/// The five best classes of each row of the first output, where that looks like a classifier's.
+/// Only so many rows of scores are ranked; all of them are in the output.
+const MOST_RANKED: usize = 256;
+
+/// The five best classes of the first rows of the first output, where that looks like a classifier's.
 fn classes(outputs: &[Tensor], names: Option<&ClassNames>) -> serde_json::Value {
     let Some(scores) = outputs.first().filter(|t| is_classifier(t)) else { return json!([]) };
     let count = scores.shape()[1];
     let values = scores.to_f32s();
-    let top = values.chunks_exact(count).map(|row| {
+    let top = values.chunks_exact(count).take(MOST_RANKED).map(|row| {
         let mut order: Vec<usize> = (0..count).collect();
         order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
         let best = order.into_iter().take(5).map(

@@ -59,7 +59,7 @@ impl Cifar10 {
     /// The pictures in the bytes of a binary file.
     pub fn from_bytes(records: Vec<u8>) -> Result<Cifar10> {
         let fail = |message: String| Err(Error::invalid(message));
-        if records.is_empty() || records.len() % RECORD != 0 {
+        if records.is_empty() || !records.len().is_multiple_of(RECORD) {
             return fail(format!("{} bytes are no whole number of records of {RECORD} bytes", records.len()));
         }
         if let Some(bad) = records.chunks_exact(RECORD).position(|r| usize::from(r[0]) >= CLASS_NAMES.len()) {
