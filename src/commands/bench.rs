@@ -9,6 +9,7 @@ use planish_engine::{CancelToken, Profile};
 use planish_graph::error::Context;
 use planish_graph::{Error, Result};
 use serde_json::json;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -77,7 +78,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         if arguments.profile || arguments.trace.is_some() { Some(profile(session, &inputs)?) } else { None };
     if let (Some(path), Some(profile)) = (&arguments.trace, &profile) {
         let text = serde_json::to_vec(&trace(profile)).map_err(|e| Error::invalid(e.to_string()))?;
-        planish::files::atomic::write_bytes(path, &text)?;
+        planish_files::replace(path, |w| w.write_all(&text)).map_err(|e| Error::io(path, &e))?;
     }
 
     if arguments.json {

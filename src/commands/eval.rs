@@ -3,7 +3,7 @@
 use super::model::{self, Execution};
 use super::pictures::{self, PictureArguments};
 use super::run::is_classifier;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use planish::files::cifar10::Cifar10;
 use planish::files::labels::{ClassNames, Listing};
 use planish::images::{Picture, Preprocessing};
@@ -12,17 +12,19 @@ use planish_engine::Session;
 use planish_graph::error::Context;
 use planish_graph::{Dim, Error, Graph, Result};
 use serde_json::json;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 /// What to evaluate.
 #[derive(Args)]
+#[command(group = ArgGroup::new("pictures_from").required(true).args(["images", "cifar10"]))]
 pub struct Arguments {
     /// The ONNX file
     model: PathBuf,
     /// Folder of pictures
-    #[arg(long, value_name = "DIR", requires = "labels", required_unless_present = "cifar10")]
+    #[arg(long, value_name = "DIR", requires = "labels")]
     images: Option<PathBuf>,
     /// Table of file and class, separated by a tab, one picture a line
     #[arg(long, value_name = "TSV")]
@@ -38,7 +40,7 @@ pub struct Arguments {
     class_offset: Option<usize>,
     /// Only the first N pictures
     #[arg(long, value_name = "N")]
-    limit: Option<usize>,
+    limit: Option<NonZeroUsize>,
     /// Pictures at a time, where the model leaves that open
     #[arg(long, default_value_t = 8, value_name = "N")]
     batch: usize,
@@ -119,7 +121,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         _ => return Err(Error::invalid("give --images DIR with --labels TSV, or --cifar10 FILE.bin")),
     };
     let settings = arguments.pictures.settings(session.graph())?;
-    let count = source.len().min(arguments.limit.unwrap_or(usize::MAX));
+    let count = source.len().min(arguments.limit.map_or(usize::MAX, NonZeroUsize::get));
     let found = evaluate(session, &source, count, &settings, arguments.batch, arguments.class_offset)
         .context(|| arguments.model.display().to_string())?;
     model::remember(session);

@@ -1,9 +1,8 @@
 //! Files that are not models: tensors, label lists, data sets; and how files are read and written safely.
 //!
 //! Everything here may come from a stranger. Sizes are checked before memory is taken, nothing panics on content, and
-//! every error names the file. Writing goes through [`atomic`], so an interrupted command leaves the old file whole.
+//! every error names the file. Writing goes through [`planish_files`], so an interrupted command leaves the old file whole.
 
-pub mod atomic;
 pub mod cifar10;
 pub mod labels;
 pub mod npy;

@@ -6,7 +6,6 @@
 
 mod header;
 
-use super::atomic;
 use header::Header;
 use planish_graph::error::Context;
 use planish_graph::limits::element_count;
@@ -60,7 +59,7 @@ pub fn read_from(reader: &mut dyn Read, length: u64) -> Result<Tensor> {
 
 /// Writes `tensor` as a `.npy` file at `path`.
 pub fn write(path: &Path, tensor: &Tensor) -> Result<()> {
-    atomic::write(path, |writer| write_to(writer, tensor).map_err(|e| Error::io(path, &e)))
+    planish_files::replace(path, |w| write_to(w, tensor)).map_err(|e| Error::io(path, &e))
 }
 
 /// Writes `tensor` in the `.npy` format to `writer`.

@@ -3,12 +3,12 @@
 //! The archive is unpacked in memory only; no member name ever becomes a path. A member may not claim to grow beyond
 //! what deflate can reach from its compressed bytes, so a small archive cannot ask for a large allocation.
 
-use super::{atomic, npy};
+use super::npy;
 use planish_graph::error::Context;
 use planish_graph::{Error, Result, Tensor, invalid};
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{BufReader, Cursor, Read, Seek};
+use std::io::{BufReader, Cursor, Read, Seek, Write};
 use std::path::Path;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
@@ -79,7 +79,7 @@ pub fn write<'a>(path: &Path, tensors: impl IntoIterator<Item = (&'a str, &'a Te
         npy::write_to(&mut archive, tensor).map_err(failed)?;
     }
     let content = archive.finish().map_err(|e| failed(e.into()))?.into_inner();
-    atomic::write(path, |writer| writer.write_all(&content).map_err(failed))
+    planish_files::replace(path, |w| w.write_all(&content)).map_err(failed)
 }
 
 #[cfg(test)]

@@ -5,9 +5,8 @@ use crate::proto::{Decoder, TensorProto};
 use crate::read::{ReadOptions, read_file};
 use crate::tensor;
 use crate::wire::Allowance;
-use crate::write::replace_file;
 use planish_graph::error::Context;
-use planish_graph::{Result, Tensor};
+use planish_graph::{Error, Result, Tensor};
 use std::path::Path;
 
 /// The tensor in the `.pb` file at `path`.
@@ -26,7 +25,7 @@ pub fn read_tensor(bytes: &[u8], options: &ReadOptions) -> Result<Tensor> {
 /// Writes `tensor`, named `name`, to the `.pb` file at `path`; an old file is replaced when the new one is complete.
 pub fn save_tensor(tensor: &Tensor, name: &str, path: &Path) -> Result<()> {
     let message = tensor::message(name, tensor);
-    replace_file(path, |out| message.write_to(out))
+    planish_files::replace(path, |out| message.write_to(out)).map_err(|e| Error::io(path, &e))
 }
 
 #[cfg(test)]

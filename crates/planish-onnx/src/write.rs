@@ -4,12 +4,10 @@
 //! Weights go into a second file where the model would pass protobuf's limit of 2 GiB.
 
 use crate::export::{self, WeightsFile};
+use planish_files::{Replacement, replace};
 use planish_graph::error::Context;
 use planish_graph::{Error, Graph, Result, invalid};
-use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::Path;
 
 /// The largest model that protobuf can hold in one piece, with room for what readers add.
 const LARGEST_MESSAGE: usize = i32::MAX as usize - (1 << 20);
@@ -54,7 +52,7 @@ fn save_parts(graph: &Graph, path: &Path, options: &WriteOptions) -> Result<()> 
     if options.external_data != Some(true) {
         let message = export::model(graph, options, None)?;
         if message.len() <= LARGEST_MESSAGE {
-            return replace_file(path, |out| message.write_to(out));
+            return replace(path, |out| message.write_to(out)).map_err(|e| Error::io(path, &e));
         }
         if options.external_data == Some(false) {
             return Err(Error::limit("the model passes 2 GiB and needs external data"));
@@ -69,69 +67,10 @@ fn save_parts(graph: &Graph, path: &Path, options: &WriteOptions) -> Result<()> 
         return Err(Error::limit("the model passes 2 GiB even without its weights"));
     }
     // Both are complete before either takes its place.
-    let mut beside = Beside::new(&path.with_file_name(weights.name()))?;
-    beside.fill(|out| weights.write_to(out))?;
-    let mut model = Beside::new(path)?;
-    model.fill(|out| message.write_to(out))?;
-    beside.replace()?;
-    model.replace()
-}
-
-/// Writes a file beside `path`, then puts it in its place.
-pub(crate) fn replace_file(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
-) -> Result<()> {
-    let mut beside = Beside::new(path)?;
-    beside.fill(write)?;
-    beside.replace()
-}
-
-/// A file that is being written beside the one it will replace; removed if it never does.
-struct Beside {
-    target: PathBuf,
-    temporary: PathBuf,
-    out: Option<BufWriter<File>>,
-    replaced: bool,
-}
-
-impl Beside {
-    fn new(target: &Path) -> Result<Beside> {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let Some(name) = target.file_name() else {
-            invalid!("{} does not name a file", target.display());
-        };
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
-        let temporary = target.with_file_name(hidden);
-        // A new file only: what lies there under that name, a link above all, is not ours to write to.
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&temporary)
-            .map_err(|e| Error::io(&temporary, &e))?;
-        let out = Some(BufWriter::with_capacity(1 << 16, file));
-        Ok(Beside { target: target.to_path_buf(), temporary, out, replaced: false })
-    }
-    fn fill(&mut self, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> Result<()> {
-        let Some(mut out) = self.out.take() else {
-            invalid!("{} is filled already", self.temporary.display());
-        };
-        write(&mut out).and_then(|()| out.flush()).map_err(|e| Error::io(&self.temporary, &e))
-    }
-    fn replace(&mut self) -> Result<()> {
-        std::fs::rename(&self.temporary, &self.target).map_err(|e| Error::io(&self.target, &e))?;
-        self.replaced = true;
-        Ok(())
-    }
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        if !self.replaced {
-            drop(self.out.take());
-            let _ = std::fs::remove_file(&self.temporary);
-        }
-    }
+    let beside = path.with_file_name(weights.name());
+    let written = Replacement::write(&beside, |out| weights.write_to(out));
+    let written = written.map_err(|e| Error::io(&beside, &e))?;
+    let model = Replacement::write(path, |out| message.write_to(out)).map_err(|e| Error::io(path, &e))?;
+    written.commit().map_err(|e| Error::io(&beside, &e))?;
+    model.commit().map_err(|e| Error::io(path, &e))
 }

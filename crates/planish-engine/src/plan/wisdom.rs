@@ -7,6 +7,7 @@
 use planish_graph::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The winners, by what they won.
@@ -50,9 +51,7 @@ impl Wisdom {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, &e))?;
         }
-        let beside = path.with_extension(format!("{}.part", std::process::id()));
-        std::fs::write(&beside, text).map_err(|e| Error::io(&beside, &e))?;
-        std::fs::rename(&beside, path).map_err(|e| Error::io(path, &e))
+        planish_files::replace(path, |w| w.write_all(text.as_bytes())).map_err(|e| Error::io(path, &e))
     }
 
     /// Where wisdom is kept unless told otherwise: `wisdom.json` in `PLANISH_CACHE_DIR`, else `planish/wisdom.json` in
