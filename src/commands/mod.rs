@@ -1,6 +1,7 @@
 //! The commands, and the arguments that several of them share.
 
 mod bench;
+mod conv;
 mod eval;
 mod inspect;
 mod kernels;
@@ -36,6 +37,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Simplify a model and choose its algorithms; show what it gained
     Optimize(optimize::Arguments),
+    /// Time one convolution by every algorithm, or sweep over many
+    Conv(conv::Arguments),
     /// List every kernel, its instruction set, and whether this machine has it
     Kernels(kernels::Arguments),
 }
@@ -49,6 +52,7 @@ pub fn run(line: CommandLine) -> Result<ExitCode> {
         Command::Eval(a) => eval::run(&a),
         Command::Verify(a) => verify::run(&a),
         Command::Optimize(a) => optimize::run(&a),
+        Command::Conv(a) => conv::run(&a),
         Command::Kernels(a) => kernels::run(&a),
     }
 }

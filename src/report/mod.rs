@@ -1,8 +1,12 @@
 //! What planish tells people and programs: tables, statistics, JSON, progress, and the machine it ran on.
 //!
 //! Every command reports through here, so numbers look the same everywhere: results on standard output, as a table for
-//! people or as JSON for programs; progress on standard error, and only where a person is looking.
+//! people or as JSON for programs; progress on standard error, and only where a person is looking. Reports that are
+//! looked at rather than read are one HTML file with pictures in SVG.
 
+pub mod chart;
+pub mod grid;
+pub mod html;
 pub mod machine;
 pub mod progress;
 pub mod stats;

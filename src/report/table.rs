@@ -1,5 +1,6 @@
 //! Tables for people: columns that line up, numbers to the right, units that fit.
 
+use super::html::escape;
 use std::fmt;
 
 /// To which edge a column's cells are set.
@@ -11,7 +12,7 @@ pub enum Align {
     Right,
 }
 
-/// A table; [`fmt::Display`] lines it up for a terminal, [`Table::markdown`] for a document.
+/// A table; [`fmt::Display`] lines it up for a terminal, [`Table::markdown`] for a document, [`Table::html`] for a page.
 #[derive(Clone, Debug)]
 pub struct Table {
     columns: Vec<(String, Align)>,
@@ -55,6 +56,24 @@ impl Table {
             text += &line(&mut row.iter().map(|cell| cell.replace('|', "\\|")));
         }
         text
+    }
+    /// The table in HTML, in a frame that scrolls where the page is narrow.
+    pub fn html(&self) -> String {
+        let line = |tag: &str, cells: &mut dyn Iterator<Item = &str>| {
+            let mut text = String::from("<tr>");
+            for (cell, (_, align)) in cells.zip(&self.columns) {
+                let class = if *align == Align::Right { " class=\"right\"" } else { "" };
+                text += &format!("<{tag}{class}>{}</{tag}>", escape(cell));
+            }
+            text + "</tr>\n"
+        };
+        let mut text = String::from("<div class=\"wide\">\n<table>\n<thead>\n");
+        text += &line("th", &mut self.columns.iter().map(|(name, _)| name.as_str()));
+        text += "</thead>\n<tbody>\n";
+        for row in &self.rows {
+            text += &line("td", &mut row.iter().map(String::as_str));
+        }
+        text + "</tbody>\n</table>\n</div>\n"
     }
 }
 
@@ -147,6 +166,15 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("a\\|b"));
+    }
+
+    #[test]
+    fn html_escapes_what_models_name() {
+        let mut table = Table::new(&[("a", Align::Left), ("b", Align::Right)]);
+        table.row(["<b>", "1"]);
+        let text = table.html();
+        assert!(text.contains("<tr><th>a</th><th class=\"right\">b</th></tr>"), "{text}");
+        assert!(text.contains("<tr><td>&lt;b&gt;</td><td class=\"right\">1</td></tr>"), "{text}");
     }
 
     #[test]

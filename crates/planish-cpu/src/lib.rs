@@ -19,6 +19,7 @@ pub mod elementwise;
 mod fold;
 pub mod gather;
 pub mod normalize;
+pub mod peak;
 pub mod pooling;
 pub mod processors;
 pub mod reduce;

@@ -1,0 +1,71 @@
+//! The fastest that this machine can multiply and add, because a rate means little without its limit.
+//!
+//! Data sheets do not help: clocks change with load and with the width of the vectors, a virtual processor may be half
+//! of a core. So the limit is measured, by multiply-adds that wait for nothing, on as many threads as the kernels use.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use crate::isa::Isa;
+use crate::simd::{Simd, SimdOp, dispatch};
+use crate::threads::ThreadPool;
+
+/// Sums that do not depend on each other: more than units times latency of any processor, few enough for 16 registers
+/// together with the two operands.
+const SUMS: usize = 12;
+/// Multiply-adds of each sum in one task: some 50 µs, far above the cost of a region.
+const STEPS: usize = 20_000;
+/// Regions of which the fastest counts; what is slower was disturbed.
+const ROUNDS: usize = 60;
+
+struct MultiplyAdds;
+
+impl SimdOp for MultiplyAdds {
+    type Output = f32;
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) -> f32 {
+        let mut sums = [s.splat(1.0); SUMS];
+        let (half, quarter) = (s.splat(black_box(0.5)), s.splat(black_box(0.25)));
+        for _ in 0..STEPS {
+            for sum in &mut sums {
+                *sum = s.mul_add(*sum, half, quarter);
+            }
+        }
+        s.reduce_add(sums.into_iter().fold(s.zero(), |a, b| s.add(a, b)))
+    }
+}
+
+/// Floating-point operations a second that independent multiply-adds reach (each counts two) on all threads of `pool`
+/// together. Takes a few milliseconds.
+pub fn peak_flops(isa: Isa, pool: &ThreadPool) -> f64 {
+    let threads = pool.threads();
+    let operations = (threads * STEPS * SUMS * isa.lanes() * 2) as f64;
+    let _active = pool.activate();
+    let mut least = f64::INFINITY;
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        pool.run(threads, &|_| {
+            black_box(dispatch(isa, MultiplyAdds));
+        });
+        least = least.min(start.elapsed().as_secs_f64());
+    }
+    operations / least
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_is_that_of_a_processor() {
+        for isa in Isa::available() {
+            let one = peak_flops(isa, &ThreadPool::new(1));
+            // Between a slow machine in an unoptimised build and 8 GHz with two units for vectors of 16.
+            assert!(one > 2e7 && one < 8e9 * 64.0, "{isa}: {one}");
+            // Two threads may share a core, or one of them may have to wait for another program.
+            let two = peak_flops(isa, &ThreadPool::new(2));
+            assert!(two > 0.2 * one && two < 2.0 * 8e9 * 64.0, "{isa}: {two} on two threads, {one} on one");
+        }
+    }
+}
