@@ -84,7 +84,7 @@ impl Grid {
             let _ = write!(
                 text,
                 "<text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\" font-weight=\"600\">{first}</text>\
-                 <text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\" font-size=\"10\">{second}</text>",
+                 <text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\" font-size=\"11\">{second}</text>",
                 top + 14,
                 top + 27,
                 x = middle(*c)

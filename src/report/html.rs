@@ -132,7 +132,7 @@ p { max-width: 44rem; margin: .5rem 0 1rem; }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); gap: 1.5rem; }
 figure { margin: 0; }
 figcaption { font-weight: 600; font-size: .95rem; margin-bottom: .25rem; }
-svg { display: block; width: 100%; height: auto; font: 11px system-ui, sans-serif; font-variant-numeric: tabular-nums; }
+svg { display: block; width: 100%; height: auto; font: 12px system-ui, sans-serif; font-variant-numeric: tabular-nums; }
 svg text { fill: var(--ink); }
 svg .soft { fill: var(--soft); }
 svg .rule { stroke: var(--rule); stroke-width: 1; fill: none; }

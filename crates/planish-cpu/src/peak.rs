@@ -4,7 +4,7 @@
 //! of a core. So the limit is measured, by multiply-adds that wait for nothing, on as many threads as the kernels use.
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::isa::Isa;
 use crate::simd::{Simd, SimdOp, dispatch};
@@ -15,8 +15,9 @@ use crate::threads::ThreadPool;
 const SUMS: usize = 12;
 /// Multiply-adds of each sum in one task: some 50 µs, far above the cost of a region.
 const STEPS: usize = 20_000;
-/// Regions of which the fastest counts; what is slower was disturbed.
-const ROUNDS: usize = 60;
+/// How long regions are repeated; the fastest counts, what is slower was disturbed. Several time slices of the operating
+/// system, so that all threads get their cores at once even where other programs want them.
+const REPEAT_FOR: Duration = Duration::from_millis(150);
 
 struct MultiplyAdds;
 
@@ -37,13 +38,14 @@ impl SimdOp for MultiplyAdds {
 }
 
 /// Floating-point operations a second that independent multiply-adds reach (each counts two) on all threads of `pool`
-/// together. Takes a few milliseconds.
+/// together. Takes less than a fifth of a second.
 pub fn peak_flops(isa: Isa, pool: &ThreadPool) -> f64 {
     let threads = pool.threads();
     let operations = (threads * STEPS * SUMS * isa.lanes() * 2) as f64;
     let _active = pool.activate();
     let mut least = f64::INFINITY;
-    for _ in 0..ROUNDS {
+    let begun = Instant::now();
+    while least.is_infinite() || begun.elapsed() < REPEAT_FOR {
         let start = Instant::now();
         pool.run(threads, &|_| {
             black_box(dispatch(isa, MultiplyAdds));

@@ -74,6 +74,10 @@ impl Trial {
         let picked = self.outcomes.iter().find(|o| o.algorithm == self.picked);
         picked.map_or(1.0, |o| o.times.min / self.best().times.min)
     }
+    /// Whether the planner's pick takes at most 5 % longer than the fastest: less is hardly measured.
+    pub fn is_well_picked(&self) -> bool {
+        self.regret() <= 1.05
+    }
     /// GFLOP/s of an outcome, counted by the operations of the definition whatever the algorithm does.
     pub fn gflops(&self, outcome: &Outcome) -> f64 {
         2e-6 * self.problem.macs() as f64 / outcome.times.min.max(1e-9)

@@ -94,21 +94,22 @@ fn winners(laboratory: &Laboratory, sweep: &Sweep, entries: &[Entry]) -> String 
     let mut text = paragraph(
         "Each cell is a layer with as many outputs as inputs (32 outputs where 3 channels enter): its colour and letters \
          name the fastest algorithm, the number below says how many times as long the second took. A ring marks layers \
-         where the planner’s estimate picks another one. Blank layers were beyond the time budget.",
+         where the planner’s estimate picks another one that takes over 5 % longer. Blank layers were beyond the time budget.",
     );
     text += &key(entries, |name| sweep.trials.iter().any(|t| t.best().algorithm == name));
     let axes = &sweep.axes;
     let mut grids = Vec::new();
     for depthwise in [false, true] {
+        let channels = axes.channels(depthwise);
         for &kernel in &axes.kernels {
             for &stride in &axes.strides {
                 let names = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>();
-                let mut grid = Grid::new(names(&axes.channels), names(&axes.maps), ["channels", "map"]);
+                let mut grid = Grid::new(names(&channels), names(&axes.maps), ["channels", "map"]);
                 let mut filled = false;
                 for trial in sweep.trials.iter().filter(|t| {
                     (is_depthwise(t), t.problem.kernel[1], t.problem.stride[1]) == (depthwise, kernel, stride)
                 }) {
-                    let column = axes.channels.iter().position(|&c| c == trial.problem.in_channels);
+                    let column = channels.iter().position(|&c| c == trial.problem.in_channels);
                     let row = axes.maps.iter().position(|&m| m == trial.problem.in_size[1]);
                     if let (Some(column), Some(row)) = (column, row) {
                         grid.cell(column, row, cell(laboratory, trial, entries));
@@ -139,8 +140,7 @@ fn cell(laboratory: &Laboratory, trial: &Trial, entries: &[Entry]) -> Cell {
     for other in &trial.outcomes[1..] {
         story += &format!("; {} {:.2}×", other.algorithm, other.times.min / best.times.min);
     }
-    let marked = trial.picked != best.algorithm;
-    if marked {
+    if trial.picked != best.algorithm {
         story += &format!("; the planner picks {}", trial.picked);
     }
     let lead = match trial.lead() {
@@ -148,13 +148,13 @@ fn cell(laboratory: &Laboratory, trial: &Trial, entries: &[Entry]) -> Cell {
         Some(lead) => format!("{lead:.2}×"),
         None => "alone".to_string(),
     };
-    Cell { index, lines: [entries[index].1.clone(), lead], story, marked }
+    Cell { index, lines: [entries[index].1.clone(), lead], story, marked: !trial.is_well_picked() }
 }
 
 fn planner(sweep: &Sweep, entries: &[Entry]) -> String {
-    let (right, all) = (sweep.right(), sweep.trials.len());
+    let (right, all) = (sweep.well_picked(), sweep.trials.len());
     let mut text = paragraph(&format!(
-        "The cheapest estimate was the fastest algorithm in {right} of {all} layers ({:.0} %). Over all layers the pick \
+        "The cheapest estimate was the fastest algorithm, or at most 5 % slower, in {right} of {all} layers ({:.0} %). Over all layers the pick \
          takes {:.3} times as long as the fastest, as a geometric mean. Below: estimates over measured times; on the dotted \
          line an estimate is right, and what counts for the choice is that all algorithms err alike.",
         100.0 * right as f64 / all as f64,

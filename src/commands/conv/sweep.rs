@@ -45,29 +45,33 @@ impl Axes {
         }
     }
 
-    /// Every layer; depthwise ones only where there are more channels than a picture's.
+    /// The channels of dense layers, or of depthwise ones, which are not for pictures.
+    pub fn channels(&self, depthwise: bool) -> Vec<usize> {
+        self.channels.iter().copied().filter(|&c| !depthwise || c > 3).collect()
+    }
+
+    /// Every layer.
     pub fn layers(&self) -> Vec<ConvProblem> {
         let mut layers = Vec::new();
         for &kernel in &self.kernels {
             for &stride in &self.strides {
                 for &map in &self.maps {
-                    for &channels in &self.channels {
-                        let outputs = if channels == 3 { FIRST_OUTPUTS } else { channels };
-                        let mut layer =
-                            ConvProblem::new_2d(1, channels, outputs, [map, map], [kernel, kernel]);
-                        layer.stride = [1, stride, stride];
-                        layer.pads_begin = shape::same_padding(&layer);
-                        layer.pads_end = layer.pads_begin;
-                        if channels > 3 {
-                            layers.push(ConvProblem { groups: channels, ..layer.clone() });
-                        }
-                        layers.push(layer);
-                    }
+                    layers.extend(self.channels(false).into_iter().map(|c| layer(c, 1, map, kernel, stride)));
+                    layers.extend(self.channels(true).into_iter().map(|c| layer(c, c, map, kernel, stride)));
                 }
             }
         }
         layers
     }
+}
+
+fn layer(channels: usize, groups: usize, map: usize, kernel: usize, stride: usize) -> ConvProblem {
+    let outputs = if channels == 3 { FIRST_OUTPUTS } else { channels };
+    let mut layer = ConvProblem::new_2d(1, channels, outputs, [map, map], [kernel, kernel]);
+    (layer.groups, layer.stride) = (groups, [1, stride, stride]);
+    layer.pads_begin = shape::same_padding(&layer);
+    layer.pads_end = layer.pads_begin;
+    layer
 }
 
 /// What a sweep found.
@@ -138,6 +142,11 @@ impl Sweep {
         self.trials.iter().filter(|t| t.picked == t.best().algorithm).count()
     }
 
+    /// In how many layers the planner's pick was the fastest or hardly slower.
+    pub fn well_picked(&self) -> usize {
+        self.trials.iter().filter(|t| t.is_well_picked()).count()
+    }
+
     /// The geometric mean of how many times as long as the fastest the planner's pick takes.
     pub fn regret(&self) -> f64 {
         geometric_mean(&self.trials.iter().map(Trial::regret).collect::<Vec<_>>()).unwrap_or(1.0)
@@ -160,6 +169,7 @@ impl Sweep {
         json!({
             "budget_s": self.seconds[0], "seconds": self.seconds[1], "layers": self.layers,
             "measured": self.trials.len(), "winners": winners, "picked_fastest": self.right(),
+            "picked_within_5_percent": self.well_picked(),
             "picked_over_fastest": self.regret(),
             "sweep": self.trials.iter().map(|t| laboratory.to_json(t)).collect::<Vec<_>>(),
         })
