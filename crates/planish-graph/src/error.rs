@@ -50,7 +50,7 @@ impl Error {
     }
     /// A file operation failed on `path`.
     pub fn io(path: &std::path::Path, error: &std::io::Error) -> Error {
-        Error::new(ErrorKind::Io, format!("{}: {error}", path.display()))
+        Error::new(ErrorKind::Io, error.to_string()).at(path.display().to_string())
     }
     /// What sort of failure this is.
     pub fn kind(&self) -> ErrorKind {

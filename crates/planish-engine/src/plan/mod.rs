@@ -1,8 +1,8 @@
 //! A plan: a graph compiled for one machine and one set of input shapes.
 //!
-//! Planning goes: [`crate::passes::specialise`] resolves shapes; [`layout`] decides which values are kept channels-last;
-//! [`placement`] lets producers write straight into the concatenation that reads them; [`lower`] turns each node into
-//! steps, asking [`choose`] for each convolution's algorithm; [`memory`] gives every buffer an address. A node for which
+//! Planning goes: [`crate::passes::specialise`] resolves shapes; `layout` decides which values are kept channels-last;
+//! `placement` lets producers write straight into the concatenation that reads them; `lower` turns each node into
+//! steps, asking [`choose`] for each convolution's algorithm; `memory` gives every buffer an address. A node for which
 //! there is no kernel becomes a step that runs its reference evaluation, so that every graph runs.
 
 pub mod choose;
