@@ -1,86 +1,17 @@
 //! The commands as users meet them: the binary, on the trained network in `models/` and on files made to go wrong.
 
+mod common;
+
+use common::{Folder, assert_keys, failure, number, texts};
 use planish::files::{npy, npz};
 use planish_graph::ops::math::binary::{Binary, BinaryFunction};
 use planish_graph::ops::movement::expand::Expand;
 use planish_graph::{DType, Dim, Graph, Tensor};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/resnet20-cifar10.onnx");
 const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/cifar10-test-100.bin");
-
-/// A folder for one test, removed when dropped. The commands' cache lies in it, too.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(test: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("planish-command-line-{}-{test}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_string()
-    }
-    fn file(&self, name: &str, content: &[u8]) -> String {
-        std::fs::write(self.0.join(name), content).unwrap();
-        self.path(name)
-    }
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_planish"));
-        command.args(arguments).env("PLANISH_CACHE_DIR", self.0.join("cache"));
-        command
-    }
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-    /// The JSON object that a command prints: one, and nothing else on standard output.
-    fn json(&self, arguments: &[&str], keys: &[&str]) -> Value {
-        let output = self.run(arguments);
-        let (out, err) = texts(&output);
-        assert!(output.status.success(), "{arguments:?}: {err}");
-        let value: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{arguments:?}: {e}\n{out}"));
-        assert_keys(&value, keys);
-        value
-    }
-    /// The message of a command that must fail without a panic and without a word on standard output.
-    fn error(&self, arguments: &[&str]) -> String {
-        failure(arguments, &self.run(arguments))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn texts(output: &Output) -> (String, String) {
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    (text(&output.stdout), text(&output.stderr))
-}
-
-fn failure(arguments: &[&str], output: &Output) -> String {
-    let (out, err) = texts(output);
-    assert!(!err.contains("panicked"), "{arguments:?}: {err}");
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {err}");
-    assert!(out.is_empty(), "{arguments:?}: {out}");
-    assert!(err.starts_with("planish: "), "{arguments:?}: {err}");
-    err
-}
-
-/// Asserts that an object has these keys and no others.
-fn assert_keys(value: &Value, keys: &[&str]) {
-    let mut wanted = keys.to_vec();
-    wanted.sort_unstable();
-    let found: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(found, wanted);
-}
-
-fn number(value: &Value) -> f64 {
-    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
-}
 
 #[test]
 fn inspect_counts() {
