@@ -98,16 +98,21 @@ impl Axis {
     }
 }
 
-/// A short form of a tick: `64`, `0.5`, `10⁻⁷`.
+/// A short form of a tick: `64`, `0.5`, `10⁻⁷`, `2·10⁴`.
 fn label(value: f64) -> String {
-    let exponent = value.abs().log10();
-    if value == 0.0 || (-2.5..5.5).contains(&exponent) {
+    let exponent = (value.abs().log10() + 1e-9).floor();
+    if value == 0.0 || (-2.0..4.0).contains(&exponent) {
         return format!("{}", (value * 1e3).round() / 1e3);
     }
-    let power = format!("{}", exponent.round() as i32);
     let digits = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
-    let raised = power.chars().map(|c| c.to_digit(10).map_or('⁻', |d| digits[d as usize]));
-    format!("10{}", raised.collect::<String>())
+    let raised = format!("{exponent}")
+        .chars()
+        .map(|c| c.to_digit(10).map_or('⁻', |d| digits[d as usize]))
+        .collect::<String>();
+    match (value / 10f64.powf(exponent) * 10.0).round() / 10.0 {
+        1.0 => format!("10{raised}"),
+        factor => format!("{factor}·10{raised}"),
+    }
 }
 
 impl Chart {
@@ -124,9 +129,9 @@ impl Chart {
     pub fn series(&mut self, series: Series) {
         self.series.push(series);
     }
-    /// Whether there is no point to show.
-    pub fn is_empty(&self) -> bool {
-        self.series.iter().all(|s| s.points.is_empty())
+    /// The points of the longest series.
+    pub fn longest(&self) -> usize {
+        self.series.iter().map(|s| s.points.len()).max().unwrap_or(0)
     }
     /// The picture.
     pub fn svg(&self) -> String {
@@ -201,13 +206,13 @@ mod tests {
         assert_eq!(linear.ticks(), [0.0, 20.0, 40.0, 60.0, 80.0]);
         let log = Axis::new(Scale::Logarithmic, [2e-8, 3e-5, 0.0].into_iter(), [0.0, 1.0]);
         assert_eq!(log.ticks().len(), 3);
-        assert_eq!([0.0, 64.0, 0.5, 1e-7, 1e6].map(label), ["0", "64", "0.5", "10⁻⁷", "10⁶"]);
+        assert_eq!([0.0, 64.0, 0.5, 1e-7, 1e6, 2e4].map(label), ["0", "64", "0.5", "10⁻⁷", "10⁶", "2·10⁴"]);
     }
 
     #[test]
     fn what_cannot_be_shown_is_left_out() {
         let mut chart = Chart::new(["x", "y"], [Scale::Logarithmic, Scale::Logarithmic]);
-        assert!(chart.is_empty() && !chart.svg().contains("NaN"));
+        assert!(chart.longest() == 0 && !chart.svg().contains("NaN"));
         let points = vec![(1.0, 1e-7), (10.0, 0.0), (100.0, f64::NAN), (1e3, 1e-6)];
         chart.series(Series { name: "a<b".to_string(), index: 0, style: Style::Line, points });
         let svg = chart.svg();

@@ -131,6 +131,7 @@ p { max-width: 44rem; margin: .5rem 0 1rem; }
   background: var(--faint, var(--none)); border-bottom: 3px solid var(--strong, var(--rule)); font-size: .8rem; font-weight: 600; }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); gap: 1.5rem; }
 figure { margin: 0; }
+figure:only-child { grid-column: 1 / -1; width: 100%; max-width: 34rem; }
 figcaption { font-weight: 600; font-size: .95rem; margin-bottom: .25rem; }
 svg { display: block; width: 100%; height: auto; font: 12px system-ui, sans-serif; font-variant-numeric: tabular-nums; }
 svg text { fill: var(--ink); }
@@ -138,7 +139,7 @@ svg .soft { fill: var(--soft); }
 svg .rule { stroke: var(--rule); stroke-width: 1; fill: none; }
 svg .none { fill: var(--none); }
 svg .fill { fill: var(--faint); }
-svg .dot { fill: var(--strong); }
+svg .dot { fill: var(--strong); fill-opacity: .8; }
 svg .line { stroke: var(--strong); stroke-width: 2; fill: none; stroke-linejoin: round; }
 svg .broken.line { stroke-dasharray: 5 3; }
 svg .guide { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 2 3; fill: none; }

@@ -17,7 +17,7 @@ const SUMS: usize = 12;
 const STEPS: usize = 20_000;
 /// How long regions are repeated; the fastest counts, what is slower was disturbed. Several time slices of the operating
 /// system, so that all threads get their cores at once even where other programs want them.
-const REPEAT_FOR: Duration = Duration::from_millis(150);
+const REPEAT_FOR: Duration = Duration::from_millis(50);
 
 struct MultiplyAdds;
 
@@ -38,7 +38,7 @@ impl SimdOp for MultiplyAdds {
 }
 
 /// Floating-point operations a second that independent multiply-adds reach (each counts two) on all threads of `pool`
-/// together. Takes less than a fifth of a second.
+/// together. Takes a twentieth of a second.
 pub fn peak_flops(isa: Isa, pool: &ThreadPool) -> f64 {
     let threads = pool.threads();
     let operations = (threads * STEPS * SUMS * isa.lanes() * 2) as f64;

@@ -22,9 +22,14 @@ pub struct Effort {
     pub rounds: usize,
     /// Algorithms that took this many times as long as the fastest when warming up are not timed again.
     pub hopeless: f64,
+    /// Algorithms with an estimate this many times the cheapest are not even tried.
+    pub unlikely: f64,
     /// Multiply-accumulates of the reference at most: beyond them only some elements of the output are compared.
     pub reference_macs: u64,
 }
+
+/// How often the peak is measured, each time by new threads.
+const PEAK_POOLS: usize = 4;
 
 /// What an algorithm made of a convolution.
 #[derive(Clone, Debug)]
@@ -100,11 +105,16 @@ impl Laboratory {
     /// Starts the threads and measures what they reach at most.
     pub fn new(isa: Isa, threads: usize, max_memory: usize) -> Laboratory {
         let pool = ThreadPool::new(threads);
+        // On a busy machine the threads of a pool may be queued on one processor and never run at once; others are luckier.
+        let peak = |threads: usize| {
+            let pools = (0..PEAK_POOLS).map(|_| ThreadPool::new(threads));
+            pools.map(|pool| peak_flops(isa, &pool)).fold(0.0, f64::max)
+        };
         // The cost model counts a multiply-add of 16 numbers (or two of 8) a cycle; a quarter of a vector of 8 on the
         // portable path.
         let per_cycle = if isa == Isa::Portable { 4.0 } else { 32.0 };
-        let cycles = peak_flops(isa, &ThreadPool::new(1)) / per_cycle * 1e-3;
-        let peak_gflops = peak_flops(isa, &pool) * 1e-9;
+        let cycles = peak(1) / per_cycle * 1e-3;
+        let peak_gflops = peak(pool.threads()) * 1e-9;
         Laboratory { isa, pool, peak_gflops, cycles, max_memory }
     }
 
@@ -124,9 +134,11 @@ impl Laboratory {
         Some(algorithm.cost(problem, self.isa, self.threads()) / self.cycles)
     }
 
-    /// Milliseconds that one run of every algorithm is estimated to take.
-    pub fn expected_ms(&self, problem: &ConvProblem) -> f64 {
-        algorithms().iter().filter_map(|a| self.estimate(*a, problem)).sum()
+    /// Milliseconds that one run of every algorithm that is tried is estimated to take.
+    pub fn expected_ms(&self, problem: &ConvProblem, effort: Effort) -> f64 {
+        let estimates: Vec<f64> = algorithms().iter().filter_map(|a| self.estimate(*a, problem)).collect();
+        let limit = effort.unlikely * estimates.iter().copied().fold(f64::INFINITY, f64::min);
+        estimates.into_iter().filter(|&e| e <= limit).sum()
     }
 
     /// Measures. An error where the tensors do not fit the memory cap, or no algorithm accepts the convolution.
@@ -144,7 +156,8 @@ impl Laboratory {
         let weights = noise(&[problem.weights_len()], 2)?;
         let bias = noise(&[problem.out_channels], 3)?;
         let (input, weights, bias) = (input.as_slice()?, weights.as_slice()?, bias.as_slice()?);
-        let (candidates, refused, workspace) = self.prepare(problem, weights, bias, self.max_memory - needed);
+        let (candidates, refused, workspace) =
+            self.prepare(problem, weights, bias, effort, self.max_memory - needed);
         let cheapest = candidates.iter().min_by(|a, b| a.estimated_ms.total_cmp(&b.estimated_ms));
         let Some(picked) = cheapest.map(|c| c.algorithm) else {
             let reasons: Vec<String> = refused.iter().map(|(name, why)| format!("{name}: {why}")).collect();
@@ -177,11 +190,20 @@ impl Laboratory {
         problem: &ConvProblem,
         weights: &[f32],
         bias: &[f32],
+        effort: Effort,
         mut memory: usize,
     ) -> (Vec<Candidate>, Vec<(&'static str, String)>, usize) {
         let (mut candidates, mut refused, mut workspace) = (Vec::new(), Vec::new(), 0);
+        let estimates = algorithms().iter().filter_map(|a| self.estimate(*a, problem));
+        let cheapest = estimates.fold(f64::INFINITY, f64::min);
         for algorithm in algorithms() {
             let name = algorithm.name();
+            let estimated_ms = self.estimate(*algorithm, problem).unwrap_or_default();
+            if estimated_ms > effort.unlikely * cheapest {
+                let times = estimated_ms / cheapest;
+                refused.push((name, format!("not tried: its estimate is {times:.0} times the cheapest")));
+                continue;
+            }
             let prepared = algorithm
                 .accepts(problem, self.isa)
                 .and_then(|()| algorithm.prepare(problem, self.isa, weights, Some(bias)));
@@ -206,7 +228,6 @@ impl Laboratory {
             }
             memory -= needed;
             workspace = workspace.max(own);
-            let estimated_ms = algorithm.cost(problem, self.isa, self.threads()) / self.cycles;
             candidates.push(Candidate { algorithm: name, prepared, workspace: own, estimated_ms });
         }
         (candidates, refused, workspace)

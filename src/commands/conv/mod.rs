@@ -85,6 +85,7 @@ fn one(arguments: &Arguments, isa: Isa, threads: usize) -> Result<ExitCode> {
         seconds: arguments.duration,
         rounds: 3,
         hopeless: f64::INFINITY,
+        unlikely: f64::INFINITY,
         reference_macs: REFERENCE_MACS,
     };
     let trial = laboratory.measure(&problem, effort)?;

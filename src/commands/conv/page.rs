@@ -218,7 +218,8 @@ fn rates(sweep: &Sweep, entries: &[Entry]) -> String {
                 for series in series(trials, entries, Style::Line, point) {
                     chart.series(series);
                 }
-                if !chart.is_empty() {
+                // A map size alone shows no course.
+                if chart.longest() > 1 {
                     let kind = if depthwise { "depthwise " } else { "" };
                     panels.push((format!("{kind}{kernel}×{kernel}, {channels} channels"), chart.svg()));
                 }

@@ -15,7 +15,7 @@ const SAMPLES: [u64; 2] = [16, 1 << 20];
 /// Rounds at most: more would only take memory.
 const MOST_ROUNDS: usize = 100_000;
 
-/// Milliseconds of a run that another program's turn may have made up most of.
+/// Whoever took fewer milliseconds than this is not hopeless yet: another program's turn may have been most of them.
 const DISTURBANCE: f64 = 50.0;
 
 /// An algorithm that is ready to run.
@@ -82,15 +82,8 @@ impl<'a> Rounds<'a> {
             let (relative_l2, largest_error) = errors(self.output.as_slice()?, elements, &exact.sums);
             all.push(Runs { times: Vec::new(), relative_l2, largest_error });
         }
-        let limit = effort.hopeless * first.iter().copied().fold(f64::INFINITY, f64::min);
-        for candidate in 0..all.len() {
-            // Whoever lost the processor in the midst of a short run is not hopeless: it gets another chance.
-            let mut chances = effort.rounds;
-            while first[candidate] > limit && first[candidate] < DISTURBANCE && chances > 0 {
-                first[candidate] = first[candidate].min(self.run(candidate)?);
-                chances -= 1;
-            }
-        }
+        let fastest = first.iter().copied().fold(f64::INFINITY, f64::min);
+        let limit = (effort.hopeless * fastest).max(DISTURBANCE);
         let begun = Instant::now();
         for round in 0..MOST_ROUNDS {
             if round >= effort.rounds && begun.elapsed().as_secs_f64() >= effort.seconds {

@@ -90,6 +90,9 @@ pub struct Sweep {
 const REFERENCE_MACS: u64 = 2_000_000;
 /// Algorithms this many times slower than the fastest are timed once only.
 const HOPELESS: f64 = 3.0;
+/// Algorithms with an estimate this many times the cheapest are left out: no estimate was ever so wrong, and one run of
+/// a depthwise layer as matrix products would cost more than all others together.
+const UNLIKELY: f64 = 12.0;
 /// Rounds of a layer at least.
 const ROUNDS: usize = 3;
 
@@ -98,21 +101,23 @@ impl Sweep {
     pub fn run(laboratory: &Laboratory, axes: Axes, budget: f64) -> Result<Sweep> {
         let begun = Instant::now();
         let mut layers = axes.layers();
-        layers.sort_by(|a, b| laboratory.expected_ms(a).total_cmp(&laboratory.expected_ms(b)));
         let effort = Effort {
             // Half of the budget for what is over in no time, the other half for what takes longer than this.
             seconds: (0.5 * budget / layers.len() as f64).min(0.3),
             rounds: ROUNDS,
             hopeless: HOPELESS,
+            unlikely: UNLIKELY,
             reference_macs: REFERENCE_MACS,
         };
+        let expected = |layer: &ConvProblem| laboratory.expected_ms(layer, effort);
+        layers.sort_by_cached_key(|layer| (1e6 * expected(layer)) as u64);
         let progress = Progress::new("sweep", layers.len() as u64);
         let mut trials = Vec::new();
         for layer in &layers {
             // Warming up runs everything once, what is not hopeless is timed three times more.
-            let expected = 2e-3 * laboratory.expected_ms(layer);
+            let seconds = 2e-3 * expected(layer);
             let elapsed = begun.elapsed().as_secs_f64();
-            if elapsed >= budget || (!trials.is_empty() && elapsed + expected > budget) {
+            if elapsed >= budget || (!trials.is_empty() && elapsed + seconds > budget) {
                 break;
             }
             progress.say(&shape::describe(layer));
