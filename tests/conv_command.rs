@@ -119,7 +119,7 @@ fn nonsense_is_refused() {
         (&["--c", "4", "--hw", "8", "--duration", "0"], "--duration"),
         (&["--c", "4", "--hw", "8", "--threads", "100000"], "--threads"),
         (&["--sweep", "no/such/folder/out.html"], "no/such/folder"),
-        (&["--sweep", "out.html", "--budget", "-1"], "--budget"),
+        (&["--sweep", "out.html", "--budget", "0"], "--budget"),
     ] {
         let arguments = [&["conv"], arguments].concat();
         // A sweep that is refused too late must not lie in the source tree.
