@@ -46,10 +46,10 @@ pub struct Arguments {
     #[arg(long, value_name = "OUT.html")]
     sweep: Option<PathBuf>,
     /// A coarse sweep
-    #[arg(long, requires = "sweep")]
+    #[arg(long, requires = "sweep", conflicts_with = "c")]
     quick: bool,
     /// Seconds that the sweep may take [default: 600; with --quick 30]
-    #[arg(long, value_name = "S", requires = "sweep")]
+    #[arg(long, value_name = "S", requires = "sweep", conflicts_with = "c")]
     budget: Option<f64>,
     /// Print one JSON object
     #[arg(long)]
