@@ -183,10 +183,11 @@ impl Chart {
                 let _ = write!(text, "<path class=\"{class}\" d=\"M{}\"/>", path.join("L"));
             }
             if series.style != Style::Guide {
+                let radius = if series.style == Style::Dots { 2.0 } else { 2.5 };
                 for (x, y, _) in &places {
                     let _ = write!(
                         text,
-                        "<circle class=\"dot {colour}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\"/>"
+                        "<circle class=\"dot {colour}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\"/>"
                     );
                 }
             }

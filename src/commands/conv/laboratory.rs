@@ -20,7 +20,8 @@ pub struct Effort {
     pub seconds: f64,
     /// Rounds at least, however long they take.
     pub rounds: usize,
-    /// Algorithms that took this many times as long as the fastest when warming up are not timed again.
+    /// Algorithms that took this many times as long as the fastest when warming up, and not just for a moment, are not
+    /// timed again.
     pub hopeless: f64,
     /// Algorithms with an estimate this many times the cheapest are not even tried.
     pub unlikely: f64,

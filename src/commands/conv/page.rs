@@ -160,15 +160,19 @@ fn planner(sweep: &Sweep, entries: &[Entry]) -> String {
         100.0 * right as f64 / all as f64,
         sweep.regret()
     ));
-    text += &key(entries, |name| measured(sweep, name));
-    let mut chart = Chart::new(["measured, ms", "estimated, ms"], [Scale::Logarithmic, Scale::Logarithmic]);
     let times: Vec<f64> = sweep.trials.iter().flat_map(|t| &t.outcomes).map(|o| o.times.min).collect();
     let ends = [times.iter().copied().fold(f64::MAX, f64::min), times.iter().copied().fold(0.0, f64::max)];
-    chart.series(guide("estimate = time", ends.map(|t| (t, t))));
-    for series in series(sweep.trials.iter(), entries, Style::Dots, |_, o| (o.times.min, o.estimated_ms)) {
+    let point = |_: &Trial, o: &Outcome| (o.times.min, o.estimated_ms);
+    // One chart for each, because the clouds lie upon each other.
+    let charts = series(sweep.trials.iter(), entries, Style::Dots, point).into_iter().map(|series| {
+        let mut chart =
+            Chart::new(["measured, ms", "estimated, ms"], [Scale::Logarithmic, Scale::Logarithmic]);
+        let name = series.name.clone();
+        chart.series(guide("estimate = time", ends.map(|t| (t, t))));
         chart.series(series);
-    }
-    text += &figures([("Estimates against measurements".to_string(), chart.svg())]);
+        (name, chart.svg())
+    });
+    text += &figures(charts);
     let mut table = Table::new(&[
         ("layer", Align::Left),
         ("fastest", Align::Left),
