@@ -111,9 +111,9 @@ impl Laboratory {
             let pools = (0..PEAK_POOLS).map(|_| ThreadPool::new(threads));
             pools.map(|pool| peak_flops(isa, &pool)).fold(0.0, f64::max)
         };
-        // The cost model counts a multiply-add of 16 numbers (or two of 8) a cycle; a quarter of a vector of 8 on the
-        // portable path.
-        let per_cycle = if isa == Isa::Portable { 4.0 } else { 32.0 };
+        // The cost model counts cycles of a core that does a multiply-add of 16 numbers in each, or two of 8; without fusing
+        // two products and two sums of 4.
+        let per_cycle = if isa == Isa::Portable { 16.0 } else { 32.0 };
         let cycles = peak(1) / per_cycle * 1e-3;
         let peak_gflops = peak(pool.threads()) * 1e-9;
         Laboratory { isa, pool, peak_gflops, cycles, max_memory }
