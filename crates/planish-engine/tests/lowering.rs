@@ -10,6 +10,7 @@ use planish_graph::ops::math::gemm::Gemm;
 use planish_graph::ops::math::matmul::MatMul;
 use planish_graph::ops::math::unary::{Unary, UnaryFunction};
 use planish_graph::ops::movement::concat::Concat;
+use planish_graph::ops::movement::gather::Gather;
 use planish_graph::ops::nn::batch_normalization::BatchNormalization;
 use planish_graph::ops::nn::conv_transpose::ConvTranspose;
 use planish_graph::ops::nn::group_normalization::{GroupNormalization, InstanceNormalization};
@@ -125,6 +126,31 @@ fn local_response_normalisation_runs_by_its_kernel() {
     }
     // More zeros than channels.
     check(&[2, 3, 4], Lrn { alpha: 0.2, beta: 0.75, bias: 1.5, size: 7 }, &[], "reference");
+}
+
+#[test]
+fn gathering_by_constant_indices_runs_by_its_kernel() {
+    let cases: [(&[usize], i64, &[usize], &[i64], &str); 6] = [
+        (&[7, 5], 1, &[], &[-2], "strided copy"),
+        (&[2, 7, 5, 3], 0, &[], &[1], "strided copy"),
+        (&[2, 7, 5, 3], -2, &[3], &[1, 2, 3], "strided copy"),
+        (&[2, 7, 5, 3], 1, &[2, 2], &[6, 0, -7, 3], "index tables"),
+        (&[2, 7, 5], 2, &[4], &[4, 4, 0, 1], "index tables"),
+        (&[9], 0, &[1, 2], &[8, 0], "index tables"),
+    ];
+    for (shape, axis, picked, indices, algorithm) in cases {
+        for channels_last in [false, true] {
+            let (mut graph, mut x) = graph(shape);
+            if channels_last && shape.len() >= 3 {
+                x = graph.add_node("before", Lrn { alpha: 0.1, beta: 0.5, bias: 1.0, size: 1 }, &[x]);
+            }
+            let indices = graph.add_constant("indices", Tensor::new(picked, indices).unwrap());
+            let y = graph.add_node("y", Gather { axis }, &[x, indices]);
+            graph.outputs.push(y);
+            let steps = steps(&graph);
+            assert!(steps.contains(&("Gather".to_string(), algorithm.to_string())), "{steps:?}");
+        }
+    }
 }
 
 /// How many steps there are of an operator.

@@ -8,6 +8,7 @@ mod elementwise;
 mod facts;
 mod fallback;
 mod follow;
+mod gather;
 mod matmul;
 mod movement;
 mod normalize;
@@ -91,6 +92,7 @@ static FAMILIES: &[&dyn Family] = &[
     &resize::Resizes,
     &shuffle::Shuffles,
     &pad::Pads,
+    &gather::Gathers,
 ];
 
 fn family(node: &Node, facts: &Facts<'_>) -> Option<(&'static dyn Family, Wish)> {

@@ -43,18 +43,17 @@ impl Operator for NonZero {
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
         let data = required(inputs, 0)?;
         let dtype = data.dtype();
-        let found = || {
-            let elements = data.bytes().chunks_exact(dtype.size()).enumerate();
-            elements.filter(|(_, bytes)| !Number::read(dtype, bytes).is_zero()).map(|(flat, _)| flat)
-        };
-        let count = found().count();
-        let mut out = Tensor::zeros(DType::I64, &[data.rank(), count])?;
+        let elements = data.bytes().chunks_exact(dtype.size());
+        let truths = || elements.clone().map(|bytes| !Number::read(dtype, bytes).is_zero());
+        let mut found: Vec<usize> = room(&[truths().filter(|&truth| truth).count()])?;
+        found.extend(truths().enumerate().filter(|&(_, truth)| truth).map(|(flat, _)| flat));
+        let mut out = Tensor::zeros(DType::I64, &[data.rank(), found.len()])?;
         if out.is_empty() {
             return Ok(vec![out]);
         }
-        let rows = out.as_mut_slice::<i64>()?.chunks_exact_mut(count);
+        let rows = out.as_mut_slice::<i64>()?.chunks_exact_mut(found.len());
         for ((row, &extent), stride) in rows.zip(data.shape()).zip(index::strides(data.shape())) {
-            for (place, flat) in row.iter_mut().zip(found()) {
+            for (place, flat) in row.iter_mut().zip(&found) {
                 *place = (flat / stride % extent) as i64;
             }
         }
