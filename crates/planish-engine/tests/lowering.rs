@@ -8,13 +8,16 @@ use planish_engine::{CancelToken, Profile, Session, SessionOptions};
 use planish_graph::ops::math::binary::{Binary, BinaryFunction};
 use planish_graph::ops::math::gemm::Gemm;
 use planish_graph::ops::math::matmul::MatMul;
+use planish_graph::ops::math::reduce::{Reduce, ReduceFunction};
 use planish_graph::ops::math::unary::{Unary, UnaryFunction};
 use planish_graph::ops::movement::concat::Concat;
 use planish_graph::ops::movement::gather::Gather;
+use planish_graph::ops::movement::reshape::Reshape;
 use planish_graph::ops::nn::batch_normalization::BatchNormalization;
 use planish_graph::ops::nn::conv_transpose::ConvTranspose;
 use planish_graph::ops::nn::group_normalization::{GroupNormalization, InstanceNormalization};
 use planish_graph::ops::nn::layer_normalization::{LayerNormalization, RowRule};
+use planish_graph::ops::nn::pool::{AveragePool, PoolWindow};
 use planish_graph::ops::nn::response_normalization::Lrn;
 use planish_graph::{DType, Dim, Graph, Operator, Tensor, ValueId, reference};
 
@@ -68,7 +71,7 @@ fn steps(graph: &Graph) -> Vec<(String, String)> {
     steps
 }
 
-/// Runs one operator between activations that keep a network's usual layout, with `constants` of these shapes.
+/// Runs one operator behind activations that keep a network's usual layout, with `constants` of these shapes.
 fn check(shape: &[usize], op: impl Operator + Clone, constants: &[&[usize]], algorithm: &str) {
     let name = op.name();
     for channels_last in [false, true] {
@@ -83,9 +86,9 @@ fn check(shape: &[usize], op: impl Operator + Clone, constants: &[&[usize]], alg
         let mut inputs = vec![before];
         inputs.extend(constants.iter().map(|s| positive(&mut graph, s)));
         let made = graph.add_node("op", op.clone(), &inputs);
-        // The operator must not write over what the sum still reads.
-        let y = graph.add_node("y", Binary { function: BinaryFunction::Add }, &[made, before]);
-        graph.outputs.push(y);
+        // The operator must not write over what is read behind it.
+        let later = graph.add_node("later", Unary { function: UnaryFunction::Tanh }, &[before]);
+        graph.outputs = vec![made, later];
         let steps = steps(&graph);
         let found = steps.iter().rfind(|(operator, _)| operator == name).expect("the operator makes a step");
         assert_eq!(found.1, algorithm, "{name} of {shape:?}");
@@ -151,6 +154,39 @@ fn gathering_by_constant_indices_runs_by_its_kernel() {
             assert!(steps.contains(&("Gather".to_string(), algorithm.to_string())), "{steps:?}");
         }
     }
+}
+
+#[test]
+fn windows_of_nothing_but_padding_have_the_mean_of_the_reference() {
+    for count_include_pad in [false, true] {
+        for (kernel, stride, dilation, pads) in [(2, 1, 4, [2, 2]), (2, 1, 4, [3, 1]), (3, 1, 2, [3, 2])] {
+            let window = PoolWindow {
+                kernel_shape: vec![kernel; 2],
+                strides: vec![stride; 2],
+                dilations: vec![dilation; 2],
+                pads: vec![pads[0], pads[1], pads[1], pads[0]],
+                ..PoolWindow::default()
+            };
+            // Only gaps between the cells of a window can be larger than the input.
+            check(&[2, 5, 2, 2], AveragePool { window, count_include_pad }, &[], "pooling");
+        }
+    }
+}
+
+#[test]
+fn products_that_leave_the_range_of_floats_on_the_way_come_back() {
+    let (mut graph, x) = graph(&[2, 3]);
+    let factors = [1e30f32, 1e20, 1e25, -1e25, 1e-30, 1e-20, 1e-25, 1e-24];
+    let factors = graph.add_constant("factors", Tensor::new(&[1, 8, 1, 1], &factors).unwrap());
+    let shape = graph.add_constant("shape", Tensor::from_i64s(&[1, 1, 2, 3]).unwrap());
+    let x = graph.add_node("reshaped", Reshape { allow_zero: false }, &[x, shape]);
+    let all = graph.add_node("all", Binary { function: BinaryFunction::Mul }, &[x, factors]);
+    let axes = graph.add_constant("axes", Tensor::from_i64s(&[1]).unwrap());
+    let op = Reduce { function: ReduceFunction::Prod, keepdims: true, noop_with_empty_axes: false };
+    let y = graph.add_node("y", op, &[all, axes]);
+    graph.outputs.push(y);
+    let steps = steps(&graph);
+    assert!(steps.contains(&("ReduceProd".to_string(), "reduction".to_string())), "{steps:?}");
 }
 
 /// How many steps there are of an operator.
