@@ -131,9 +131,12 @@ fn local_response_normalisation_runs_by_its_kernel() {
     check(&[2, 3, 4], Lrn { alpha: 0.2, beta: 0.75, bias: 1.5, size: 7 }, &[], "reference");
 }
 
+/// Shape of the data, axis, shape of the indices, indices, and the kernel that is expected.
+type GatherCase = (&'static [usize], i64, &'static [usize], &'static [i64], &'static str);
+
 #[test]
 fn gathering_by_constant_indices_runs_by_its_kernel() {
-    let cases: [(&[usize], i64, &[usize], &[i64], &str); 6] = [
+    let cases: [GatherCase; 6] = [
         (&[7, 5], 1, &[], &[-2], "strided copy"),
         (&[2, 7, 5, 3], 0, &[], &[1], "strided copy"),
         (&[2, 7, 5, 3], -2, &[3], &[1, 2, 3], "strided copy"),

@@ -44,7 +44,12 @@ impl Operator for NonZero {
         let data = required(inputs, 0)?;
         let dtype = data.dtype();
         let elements = data.bytes().chunks_exact(dtype.size());
-        let truths = || elements.clone().map(|bytes| !Number::read(dtype, bytes).is_zero());
+        // Of floats, a byte may differ from 0 in a negative zero.
+        let truth = |bytes: &[u8]| match dtype.is_float() {
+            true => !Number::read(dtype, bytes).is_zero(),
+            false => bytes.iter().any(|&byte| byte != 0),
+        };
+        let truths = || elements.clone().map(truth);
         let mut found: Vec<usize> = room(&[truths().filter(|&truth| truth).count()])?;
         found.extend(truths().enumerate().filter(|&(_, truth)| truth).map(|(flat, _)| flat));
         let mut out = Tensor::zeros(DType::I64, &[data.rank(), found.len()])?;
