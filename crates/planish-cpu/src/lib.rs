@@ -21,6 +21,7 @@ pub mod gather;
 pub mod normalize;
 pub mod pooling;
 pub mod processors;
+mod product;
 pub mod reduce;
 pub mod resize;
 pub mod softmax;
