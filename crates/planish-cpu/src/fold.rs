@@ -78,8 +78,6 @@ folds! { |s, x, center| |a, b|;
     SquareSum { 0.0, { let distance = s.sub(x, center); s.mul(distance, distance) }, s.add(a, b), a + b }
     /// The sum of `e^(x - center)`.
     ExpSum { 0.0, math::exp(s, s.sub(x, center)), s.add(a, b), a + b }
-    /// The product.
-    Product { 1.0, x, s.mul(a, b), a * b }
     /// The largest number, or NaN where there is one (`max` alone would lose one on the left).
     Largest { f32::NEG_INFINITY, x, s.select(s.eq(a, a), s.max(a, b), a), if a > b || a.is_nan() { a } else { b } }
     /// The smallest number, or NaN where there is one.

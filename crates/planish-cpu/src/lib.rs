@@ -22,6 +22,7 @@ pub mod normalize;
 pub mod peak;
 pub mod pooling;
 pub mod processors;
+mod product;
 pub mod reduce;
 pub mod resize;
 pub mod softmax;

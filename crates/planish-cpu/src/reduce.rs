@@ -6,17 +6,16 @@
 //! of them.
 
 use crate::elementwise::{Unary, unary_in_place};
-use crate::fold::{
-    AbsoluteSum, ExpSum, Fold, Largest, Product, Smallest, SquareSum, Sum, fold_columns, fold_row,
-};
+use crate::fold::{AbsoluteSum, ExpSum, Fold, Largest, Smallest, SquareSum, Sum, fold_columns, fold_row};
 use crate::isa::Isa;
+use crate::product::products;
 use crate::simd::{Simd, SimdOp, dispatch};
 use crate::strided::{GRAIN, Shared, Strided};
 use crate::threads::ThreadPool;
 use crate::view::RowsMut;
 
 /// Columns of a task.
-const COLUMNS: usize = 64;
+pub(crate) const COLUMNS: usize = 64;
 
 /// Tasks from which on long reductions are not cut.
 const ENOUGH_TASKS: usize = 64;
@@ -32,7 +31,7 @@ pub enum Reduction {
     Max,
     /// The smallest, or NaN where there is one; infinity of no numbers.
     Min,
-    /// The product; 1 of no numbers.
+    /// The product, rounded once; 1 of no numbers.
     Product,
     /// The sum of the absolute values.
     L1,
@@ -64,7 +63,7 @@ pub fn reduce(
         Reduction::Sum => fold::<Sum>(isa, pool, input, None, out),
         Reduction::Max => fold::<Largest>(isa, pool, input, None, out),
         Reduction::Min => fold::<Smallest>(isa, pool, input, None, out),
-        Reduction::Product => fold::<Product>(isa, pool, input, None, out),
+        Reduction::Product => products(pool, input, out),
         Reduction::L1 => fold::<AbsoluteSum>(isa, pool, input, None, out),
         Reduction::SumSquare => fold::<SquareSum>(isa, pool, input, None, out),
         Reduction::Mean => {
@@ -107,14 +106,8 @@ pub(crate) fn squared_deviations(
     fold::<SquareSum>(isa, pool, input, Some(centers), output);
 }
 
-/// Folds the middle axis. `centers` has one number for each result, in rows without gaps.
-fn fold<F: Fold>(
-    isa: Isa,
-    pool: &ThreadPool,
-    input: Strided<'_>,
-    centers: Option<&[f32]>,
-    mut output: RowsMut<'_>,
-) {
+/// The extents of an input whose middle axis becomes one number, for which the output must have room.
+pub(crate) fn extents(input: &Strided<'_>, output: &RowsMut<'_>) -> (usize, usize, usize) {
     let &[outer, length, inner] = input.shape() else {
         panic!("[outer, reduce, inner], not {:?}", input.shape())
     };
@@ -123,6 +116,18 @@ fn fold<F: Fold>(
         (output.rows(), output.channels()),
         "one output for each outer and inner index"
     );
+    (outer, length, inner)
+}
+
+/// Folds the middle axis. `centers` has one number for each result, in rows without gaps.
+fn fold<F: Fold>(
+    isa: Isa,
+    pool: &ThreadPool,
+    input: Strided<'_>,
+    centers: Option<&[f32]>,
+    mut output: RowsMut<'_>,
+) {
+    let (outer, length, inner) = extents(&input, &output);
     assert!(centers.is_none_or(|centers| centers.len() == outer * inner), "one center for each output");
     if outer * inner == 0 {
         return;

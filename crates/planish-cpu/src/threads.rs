@@ -15,10 +15,10 @@
 //! A second caller (another session on the same pool, or a task that calls `run` itself) does not wait for the workers: it
 //! runs its tasks on its own thread.
 //!
-//! Against rayon 1.12 on 2 threads of a Zen 4 (`examples/pool_bench.rs`: 100 regions of 8 tasks, 19.3 µs of work each, 2 ms of sleep
-//! between runs): 10.3 µs a region at best here, 11.8 µs with rayon, so 0.6 and 2.1 µs over half the work. With other programs on one
-//! of the two cores 90 % of the runs took at most 21 µs here (no worse than one thread, because a worker that is not scheduled is not
-//! waited for) and 36 to 59 µs with rayon. With 4 threads on the 2 cores: median 11.0 µs here, 13.3 µs with rayon.
+//! Against rayon 1.12 on 2 threads of a Zen 4 (`examples/pool_bench.rs`: 100 regions of 8 tasks, 19.3 µs of work each, 2
+//! ms of sleep between runs): 10.3 µs a region at best here, 11.8 µs with rayon, so 0.6 and 2.1 µs over half the work.
+//! With other programs on one of the two cores most runs cost no more than on one thread, because a worker that is not
+//! scheduled is not waited for; with rayon they cost two to three times that.
 
 use std::any::Any;
 use std::marker::PhantomData;

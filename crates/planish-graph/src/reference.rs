@@ -11,11 +11,12 @@ pub fn run(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
     run_with(graph, inputs, |_, _| Ok(()))
 }
 
-/// [`run`], showing every value to `visit` as soon as it is there. Values are dropped after their last use.
+/// [`run`], showing every value to `visit` as soon as it is there; what `visit` leaves in its place is what the nodes
+/// behind it read. Values are dropped after their last use.
 pub fn run_with(
     graph: &Graph,
     inputs: &[Tensor],
-    mut visit: impl FnMut(ValueId, &Tensor) -> Result<()>,
+    mut visit: impl FnMut(ValueId, &mut Tensor) -> Result<()>,
 ) -> Result<Vec<Tensor>> {
     if inputs.len() != graph.inputs.len() {
         invalid!("{} inputs were given, the graph has {}", inputs.len(), graph.inputs.len());
@@ -41,9 +42,9 @@ pub fn run_with(
         let given: Vec<Option<&Tensor>> =
             node.inputs.iter().map(|i| i.and_then(|i| values[i.0 as usize].as_ref())).collect();
         let made = eval_node(node, &given).context(|| node.place())?;
-        for (output, tensor) in node.outputs.iter().zip(made) {
+        for (output, mut tensor) in node.outputs.iter().zip(made) {
             if let Some(id) = output {
-                visit(*id, &tensor)?;
+                visit(*id, &mut tensor)?;
                 values[id.0 as usize] = Some(tensor);
             }
         }

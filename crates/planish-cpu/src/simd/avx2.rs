@@ -204,6 +204,15 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn add_exponent(self, x: __m256, shifted: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), exponent))
+        }
+    }
+
+    #[inline(always)]
     fn split(self, x: __m256) -> (__m256, __m256) {
         // SAFETY: the token proves the instructions.
         unsafe {

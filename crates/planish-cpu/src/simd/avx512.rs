@@ -99,6 +99,17 @@ impl Simd for Avx512 {
         unsafe { _mm512_div_ps(a, b) }
     }
 
+    /// One step of Newton's brings the 14 bits of the estimate to 28.
+    #[inline(always)]
+    fn reciprocal(self, a: __m512) -> __m512 {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            let estimate = _mm512_rcp14_ps(a);
+            let error = _mm512_fnmadd_ps(a, estimate, _mm512_set1_ps(1.0));
+            _mm512_fmadd_ps(error, estimate, estimate)
+        }
+    }
+
     #[inline(always)]
     fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: the token proves the instructions.
@@ -189,6 +200,15 @@ impl Simd for Avx512 {
     fn scale(self, x: __m512, n: __m512) -> __m512 {
         // SAFETY: the token proves the instructions.
         unsafe { _mm512_scalef_ps(x, n) }
+    }
+
+    #[inline(always)]
+    fn add_exponent(self, x: __m512, shifted: __m512) -> __m512 {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), exponent))
+        }
     }
 
     #[inline(always)]

@@ -81,6 +81,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// `a / b`
     fn div(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `1 / a` to a relative error of 1.2e-7 where both are normal; faster than [`Simd::div`] where the machine has an
+    /// estimate to start from.
+    #[inline(always)]
+    fn reciprocal(self, a: Self::F32) -> Self::F32 {
+        self.div(self.splat(1.0), a)
+    }
     /// `a * b + c`, rounded once where the machine can (AVX2, AVX-512), twice on the portable path.
     fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
     /// `if a < b { a } else { b }`: **the second operand where either is NaN**, so `min(limit, x)` keeps a NaN
@@ -116,6 +122,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `x * 2^n` for lanes `n` that hold integers in `-252 ..= 252`, rounded once also where the result is
     /// subnormal, given that `x * 2^(n/2)` is not.
     fn scale(self, x: Self::F32, n: Self::F32) -> Self::F32;
+
+    /// `x * 2^k` for lanes of `shifted` that hold `1.5 * 2^23 + k` with a whole `k`, given that `x` and the result are
+    /// normal: the low bits of `shifted` are those of `k`, and are added to the exponent. Unspecified for NaN.
+    fn add_exponent(self, x: Self::F32, shifted: Self::F32) -> Self::F32;
 
     /// Takes a positive normal number apart: `(m, e)` with `x = m * 2^e`, `1 <= m < 2`.
     fn split(self, x: Self::F32) -> (Self::F32, Self::F32);

@@ -180,6 +180,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn add_exponent(self, x: F32x8, shifted: F32x8) -> F32x8 {
+        zip(x, shifted, |x, shifted| f32::from_bits(x.to_bits().wrapping_add(shifted.to_bits() << 23)))
+    }
+
+    #[inline(always)]
     fn split(self, x: F32x8) -> (F32x8, F32x8) {
         let mantissa = map(x, |x| f32::from_bits(x.to_bits() & 0x007f_ffff | 0x3f80_0000));
         let exponent = map(x, |x| ((x.to_bits() >> 23) as i32 - 127) as f32);

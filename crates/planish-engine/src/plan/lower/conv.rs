@@ -94,11 +94,15 @@ impl Family for TransposedConvolutions {
         (constant && accepted && facts.output(node).is_some()).then_some(Wish::ChannelsLast)
     }
 
+    fn activates(&self, _: &Node, _: &Facts<'_>) -> bool {
+        true
+    }
+
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
         let missing = || Error::invalid("a transposed convolution lost its input, weights or output");
         let op = node.op.as_op::<ConvTranspose>().ok_or_else(missing)?;
-        let (x, w, y) = (node.input(0), node.input(1), node.output());
-        let (Some(x), Some(w), Some(y)) = (x, w, y) else { return Err(missing()) };
+        let (Some(x), Some(w)) = (node.input(0), node.input(1)) else { return Err(missing()) };
+        let (y, activation) = l.result(node)?;
         let weights = l.constant(w).ok_or_else(missing)?;
         let bias = node.input(2).and_then(|b| l.constant(b)).map(|b| b.as_slice::<f32>()).transpose()?;
         let problem = transposed_problem(op, l.shape(x)?, weights.shape()).ok_or_else(missing)?;
@@ -110,7 +114,7 @@ impl Family for TransposedConvolutions {
         let from = operand.clone();
         l.push(info, &[&operand], &[&output], move |env| {
             let (input, target) = (env.rows(&from)?, env.rows_mut(&output));
-            prepared.run(&problem, env.pool, input, None, Activation::None, target).map_err(Error::invalid)
+            prepared.run(&problem, env.pool, input, None, activation, target).map_err(Error::invalid)
         });
         Ok(())
     }

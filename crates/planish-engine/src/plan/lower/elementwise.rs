@@ -70,6 +70,15 @@ fn unary_kernel(node: &Node, facts: &Facts<'_>) -> Option<UnaryKernel> {
     Some(K::Activation(Epilogue::Clip { min, max }))
 }
 
+/// The activation that a node computes of its first input, where kernels can do it to their results.
+pub(super) fn activation(node: &Node, facts: &Facts<'_>) -> Option<Epilogue> {
+    facts.input(node, 0)?;
+    match unary_kernel(node, facts)? {
+        UnaryKernel::Activation(activation) => Some(activation),
+        _ => None,
+    }
+}
+
 /// The kernel of a function of two tensors.
 fn binary_kernel(node: &Node) -> Option<BinaryKernel> {
     if node.op.is_op::<PRelu>() {
@@ -111,9 +120,14 @@ impl Family for Elementwise {
         binary_kernel(node).map(|_| Wish::Follow)
     }
 
+    fn activates(&self, node: &Node, _: &Facts<'_>) -> bool {
+        binary_kernel(node).is_some()
+    }
+
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
         let lost = || Error::invalid("an elementwise node lost an input or output");
-        let (x, y) = (node.input(0).ok_or_else(lost)?, node.output().ok_or_else(lost)?);
+        let x = node.input(0).ok_or_else(lost)?;
+        let (y, activation) = l.result(node)?;
         let layout = l.layout(y);
         if let Some(function) = unary_kernel(node, &l.facts()) {
             let operand = l.operand(x, layout)?;
@@ -140,7 +154,7 @@ impl Family for Elementwise {
         l.push(info, &reads.iter().collect::<Vec<_>>(), &[&target], move |env| {
             let (a, b) = (a.view(env)?, b.view(env)?);
             let output = env.strided_mut(&target, &physical);
-            binary(env.isa, env.pool, function, Epilogue::None, a, b, output);
+            binary(env.isa, env.pool, function, activation, a, b, output);
             Ok(())
         });
         Ok(())

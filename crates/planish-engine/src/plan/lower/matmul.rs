@@ -1,7 +1,6 @@
 //! Matrix products: Gemm and MatMul, with the right operand packed when the plan is made where it is constant.
 
 use super::{Facts, Family, Layout, Lowering, Wish, rows_of};
-use planish_cpu::epilogue::Activation;
 use planish_cpu::matmul::{matmul, matmul_dynamic};
 use planish_graph::ops::math::gemm::Gemm;
 use planish_graph::ops::math::matmul::{MatMul, MatMulShape};
@@ -31,6 +30,11 @@ fn per_column(bias: &Tensor, columns: usize) -> bool {
     bias.len() == 1 || bias.len() == columns && bias.shape().last() == Some(&columns)
 }
 
+/// Whether a MatMul multiplies all its rows by one constant matrix.
+fn one_matrix(node: &Node, facts: &Facts<'_>) -> bool {
+    facts.constant(node, 1).is_some_and(|weights| weights.rank() <= 2)
+}
+
 impl Family for MatrixProducts {
     fn wish(&self, node: &Node, facts: &Facts<'_>) -> Option<Wish> {
         facts.input(node, 0)?;
@@ -42,6 +46,10 @@ impl Family for MatrixProducts {
         plain_gemm(node, facts).map(|()| Wish::Plain)
     }
 
+    fn activates(&self, node: &Node, facts: &Facts<'_>) -> bool {
+        node.op.is_op::<Gemm>() || one_matrix(node, facts)
+    }
+
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
         match node.op.as_op::<Gemm>() {
             Some(gemm) => lower_gemm(l, node, gemm),
@@ -51,7 +59,8 @@ impl Family for MatrixProducts {
 }
 
 fn lower_gemm(l: &mut Lowering<'_>, node: &Node, gemm: &Gemm) -> Result<()> {
-    let (x, y) = (node.input(0).ok_or_else(lost)?, node.output().ok_or_else(lost)?);
+    let x = node.input(0).ok_or_else(lost)?;
+    let (y, activation) = l.result(node)?;
     let weights = node.input(1).and_then(|w| l.constant(w)).ok_or_else(lost)?;
     let (rows, columns) = match gemm.trans_b {
         true => (weights.shape()[1], weights.shape()[0]),
@@ -72,18 +81,17 @@ fn lower_gemm(l: &mut Lowering<'_>, node: &Node, gemm: &Gemm) -> Result<()> {
     let from = operand.clone();
     l.push(info, &[&operand], &[&target], move |env| {
         let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
-        matmul(env.pool, input, &packed, bias.as_deref(), None, Activation::None, output)
-            .map_err(Error::invalid)
+        matmul(env.pool, input, &packed, bias.as_deref(), None, activation, output).map_err(Error::invalid)
     });
     Ok(())
 }
 
 fn lower_matmul(l: &mut Lowering<'_>, node: &Node) -> Result<()> {
     let (a, b) = (node.input(0).ok_or_else(lost)?, node.input(1).ok_or_else(lost)?);
-    let y = node.output().ok_or_else(lost)?;
+    let (y, activation) = l.result(node)?;
     let (left, right) = (l.shape(a)?, l.shape(b)?);
     let shape = MatMulShape::new(left, right)?;
-    let one_matrix = right.len() <= 2;
+    let one_matrix = one_matrix(node, &l.facts());
     let (left_operand, target) = (l.operand(a, Layout::Plain)?, l.output(y)?);
     let (m, k, n) = (shape.m, shape.k, shape.n);
     let batches: usize = shape.batch.iter().product();
@@ -95,7 +103,7 @@ fn lower_matmul(l: &mut Lowering<'_>, node: &Node) -> Result<()> {
         let info = l.info(node, "packed product", "the right operand is constant");
         l.push(info, &[&left_operand], &[&target], move |env| {
             let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
-            matmul(env.pool, input, &packed, None, None, Activation::None, output).map_err(Error::invalid)
+            matmul(env.pool, input, &packed, None, None, activation, output).map_err(Error::invalid)
         });
         return Ok(());
     }

@@ -92,6 +92,22 @@ pub(super) fn zip<T: Copy, U: Copy, R>(
     f: impl Fn(T, U) -> R,
 ) -> Result<Vec<R>> {
     let mut out = room(shape)?;
+    // Most operands have the output's shape or are one number, which needs no counting of axes.
+    match (a, b) {
+        ((own, a), (other, b)) if own == other => {
+            out.extend(a.iter().zip(b).map(|(&a, &b)| f(a, b)));
+            return Ok(out);
+        }
+        ((own, a), (_, &[b])) if own == shape => {
+            out.extend(a.iter().map(|&a| f(a, b)));
+            return Ok(out);
+        }
+        ((_, &[a]), (own, b)) if own == shape => {
+            out.extend(b.iter().map(|&b| f(a, b)));
+            return Ok(out);
+        }
+        _ => {}
+    }
     let strides_a = index::broadcast_strides(a.0, shape);
     let strides_b = index::broadcast_strides(b.0, shape);
     index::for_each(shape, [&strides_a, &strides_b], |_, [i, j]| out.push(f(a.1[i], b.1[j])));

@@ -91,9 +91,17 @@ impl Operator for TopK {
         let (size, target) = (x.dtype().size(), values.bytes_mut());
         for (start, out) in from.starts().zip(to.starts()) {
             let mut order: Vec<usize> = from.lane(start).collect();
-            // Stable, so equal elements keep their order.
-            order.sort_by(|&a, &b| if self.largest { compare(b, a) } else { compare(a, b) });
-            for (place, &source) in to.lane(out).zip(order.iter().take(k)) {
+            // Equal elements keep their order.
+            let before = |&a: &usize, &b: &usize| {
+                let ranked = if self.largest { compare(b, a) } else { compare(a, b) };
+                ranked.then(a.cmp(&b))
+            };
+            if k > 0 && k < order.len() {
+                order.select_nth_unstable_by(k - 1, before);
+            }
+            order.truncate(k);
+            order.sort_unstable_by(before);
+            for (place, &source) in to.lane(out).zip(&order) {
                 positions[place] = ((source - start) / from.inner) as i64;
                 target[place * size..][..size].copy_from_slice(&x.bytes()[source * size..][..size]);
             }

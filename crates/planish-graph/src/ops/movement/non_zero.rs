@@ -43,18 +43,22 @@ impl Operator for NonZero {
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
         let data = required(inputs, 0)?;
         let dtype = data.dtype();
-        let found = || {
-            let elements = data.bytes().chunks_exact(dtype.size()).enumerate();
-            elements.filter(|(_, bytes)| !Number::read(dtype, bytes).is_zero()).map(|(flat, _)| flat)
+        let elements = data.bytes().chunks_exact(dtype.size());
+        // Of floats, a byte may differ from 0 in a negative zero.
+        let truth = |bytes: &[u8]| match dtype.is_float() {
+            true => !Number::read(dtype, bytes).is_zero(),
+            false => bytes.iter().any(|&byte| byte != 0),
         };
-        let count = found().count();
-        let mut out = Tensor::zeros(DType::I64, &[data.rank(), count])?;
+        let truths = || elements.clone().map(truth);
+        let mut found: Vec<usize> = room(&[truths().filter(|&truth| truth).count()])?;
+        found.extend(truths().enumerate().filter(|&(_, truth)| truth).map(|(flat, _)| flat));
+        let mut out = Tensor::zeros(DType::I64, &[data.rank(), found.len()])?;
         if out.is_empty() {
             return Ok(vec![out]);
         }
-        let rows = out.as_mut_slice::<i64>()?.chunks_exact_mut(count);
+        let rows = out.as_mut_slice::<i64>()?.chunks_exact_mut(found.len());
         for ((row, &extent), stride) in rows.zip(data.shape()).zip(index::strides(data.shape())) {
-            for (place, flat) in row.iter_mut().zip(found()) {
+            for (place, flat) in row.iter_mut().zip(&found) {
                 *place = (flat / stride % extent) as i64;
             }
         }

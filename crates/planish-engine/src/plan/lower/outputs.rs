@@ -1,0 +1,122 @@
+//! Where values are written: buffers of their own, inside the concatenation that reads them, or over an input that is
+//! read for the last time.
+
+use super::{BufferView, Layout, Lowering, Operand, StepInfo, memory, rows_of};
+use planish_graph::{DType, Result, Tensor, ValueId};
+
+impl Lowering<'_> {
+    /// A fresh dense buffer.
+    pub(super) fn new_buffer(&mut self, rows: usize, channels: usize) -> BufferView {
+        let buffer = self.lives.len();
+        self.lives.push(memory::Life { len: rows.saturating_mul(channels), first: usize::MAX, last: 0 });
+        self.names.push(1);
+        BufferView { buffer, start: 0, rows, channels, row_stride: channels }
+    }
+
+    /// Scratch memory of `len` elements for the step pushed next.
+    pub(crate) fn scratch(&mut self, len: usize) -> BufferView {
+        self.new_buffer(1, len)
+    }
+
+    /// A place for output `v` in its layout: inside the concatenation that reads it, or of its own.
+    pub(crate) fn output(&mut self, v: ValueId) -> Result<BufferView> {
+        let layout = self.layout(v);
+        let (rows, channels) = rows_of(layout, self.shape(v)?);
+        let view = match self.placements.get(&v).copied() {
+            Some(place) => {
+                let (_, stride) = rows_of(Layout::ChannelsLast, self.shape(place.root)?);
+                let buffer = self.root_buffer(place.root)?;
+                self.names[buffer] += 1;
+                BufferView { buffer, start: place.channel, rows, channels, row_stride: stride }
+            }
+            None if self.roots.contains_key(&v) => {
+                let buffer = self.root_buffer(v)?;
+                BufferView { buffer, start: 0, rows, channels, row_stride: channels }
+            }
+            None => self.new_buffer(rows, channels),
+        };
+        self.found.insert((v, layout), Operand::Buffer(view));
+        Ok(view)
+    }
+
+    fn root_buffer(&mut self, root: ValueId) -> Result<usize> {
+        if let Some(&buffer) = self.roots.get(&root) {
+            return Ok(buffer);
+        }
+        let (rows, channels) = rows_of(Layout::ChannelsLast, self.shape(root)?);
+        let buffer = self.new_buffer(rows, channels).buffer;
+        self.names[buffer] += 1;
+        self.roots.insert(root, buffer);
+        Ok(buffer)
+    }
+
+    /// A place for output `v` of an elementwise step: over `input`, where that is read for the last time here and has the
+    /// same rows, otherwise [`Self::output`].
+    pub(crate) fn output_over(&mut self, v: ValueId, input: ValueId) -> Result<BufferView> {
+        let layout = self.layout(v);
+        let placed = self.placements.contains_key(&v) || self.roots.contains_key(&v);
+        let last_use = self.last_reader[input.0 as usize] == self.node_index;
+        let (rows, channels) = rows_of(layout, self.shape(v)?);
+        if let (false, true, Some(Operand::Buffer(view))) =
+            (placed, last_use, self.found.get(&(input, layout)))
+        {
+            let view = *view;
+            if self.names[view.buffer] == 1
+                && (view.rows, view.channels) == (rows, channels)
+                && view.is_dense()
+            {
+                self.found.insert((v, layout), Operand::Buffer(view));
+                return Ok(view);
+            }
+        }
+        self.output(v)
+    }
+
+    /// Makes `v` another name of an operand's memory.
+    pub(crate) fn alias(&mut self, v: ValueId, layout: Layout, operand: Operand) {
+        if let Operand::Buffer(view) = &operand {
+            self.names[view.buffer] += 1;
+        }
+        self.layouts[v.0 as usize] = layout;
+        self.found.insert((v, layout), operand);
+    }
+
+    /// A slot for an output whose type or shape is not for the arena.
+    pub(super) fn heap_output(&mut self, v: ValueId) -> usize {
+        let slot = self.heap_slots;
+        self.heap_slots += 1;
+        self.found.insert((v, Layout::Plain), Operand::Heap(slot));
+        slot
+    }
+
+    /// A step that hands output `index` of the graph to the caller.
+    pub(super) fn graph_output(&mut self, index: usize, v: ValueId) -> Result<()> {
+        let layout = self.layout(v);
+        let operand = self.operand(v, layout)?;
+        let shape = self.fact(v).and_then(|f| f.shape.clone());
+        let info = StepInfo {
+            node: self.graph.value(v).name.clone(),
+            operator: "output".into(),
+            algorithm: "copy".into(),
+            reason: "results are handed over as ONNX has them".into(),
+            shape: shape.clone().unwrap_or_default(),
+            macs: 0,
+        };
+        let from = operand.clone();
+        self.push(info, &[&operand], &[], move |env| {
+            let tensor = match (layout, &shape) {
+                (Layout::ChannelsLast, Some(shape)) => {
+                    let rows = env.rows(&from)?;
+                    let mut tensor = Tensor::zeros(DType::F32, shape)?;
+                    let target = tensor.as_mut_slice::<f32>()?;
+                    planish_cpu::copy::to_channels_first(env.isa, env.pool, shape[0], rows, target);
+                    tensor
+                }
+                _ => env.tensor(&from, shape.as_deref())?,
+            };
+            env.outputs[index] = Some(tensor);
+            Ok(())
+        });
+        Ok(())
+    }
+}
