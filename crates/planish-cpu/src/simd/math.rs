@@ -110,15 +110,15 @@ pub fn softplus<S: Simd>(s: S, x: S::F32) -> S::F32 {
 
 /// `e^-x` for `-88 <= x <= 88`, to a relative error of `2e-7 + 7e-8 |x|`: activations are computed by the million, and
 /// where the argument is large the result is next to nothing beside what it is added to. The polynomial is the minimax
-/// one of degree 5 for `2^r`, `|r| <= 1/2`, with the constant 1.
+/// one of degree 5 for `2^r`, `|r| <= 1/2`, with the value and slope at zero exact.
 #[inline(always)]
 fn exp_of_negative<S: Simd>(s: S, x: S::F32) -> S::F32 {
     // Adding 1.5 * 2^23 rounds to a whole number, and leaves it in the low bits.
     let (log2_e, shift) = (s.splat(-std::f32::consts::LOG2_E), s.splat(12_582_912.0));
     let shifted = s.mul_add(x, log2_e, shift);
     let r = s.mul_add(x, log2_e, s.sub(shift, shifted));
-    let p =
-        polynomial(s, r, [1.326_472_7e-3, 9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, 6.931_47e-1, 1.0]);
+    let ln_2 = std::f32::consts::LN_2;
+    let p = polynomial(s, r, [1.330_060_5e-3, 9.669_691e-3, 5.550_558_5e-2, 2.402_228_3e-1, ln_2, 1.0]);
     s.add_exponent(p, shifted)
 }
 
