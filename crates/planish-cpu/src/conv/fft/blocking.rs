@@ -7,13 +7,17 @@ use std::ops::Range;
 
 use super::forward;
 use super::grid::Grid;
-use super::product::max_rows;
 use super::spectrum::frequencies;
 use crate::isa::Isa;
 
-/// The numbers that the spectra of a block may take unless a pass of the products needs more: half of a second-level
-/// cache.
-const CACHED: usize = 128 * 1024;
+/// The numbers that the spectra of a block may take in the second-level cache, beside the weights that pass through.
+const CACHED: usize = 160 * 1024;
+
+/// The fewest tiles of a block, as long as there are so many: with fewer, the products would wait for the weights.
+const FEWEST: usize = 4;
+
+/// The tiles of a block where so few fit the cache that it is no use to try.
+const UNCACHED: usize = 8;
 
 /// The numbers that they may take at all, unless a tile needs more.
 const MOST: usize = 16 << 20;
@@ -64,10 +68,10 @@ impl Blocking {
         let (tiles, lanes) = (grid.tiles(), isa.lanes());
         let frequencies = frequencies(grid.size);
         let one = vectors.map(|v| Layout::new(v, 1, frequencies, lanes).len).iter().sum::<usize>();
-        let rows = max_rows(isa);
-        let most = (CACHED / one).max(2 * rows).min((MOST / one).max(1));
+        let cached = CACHED / one;
+        let most = if cached < FEWEST { UNCACHED } else { cached }.min((MOST / one).max(1));
         let blocks = tiles.div_ceil(most).max(1);
-        let shared = threads > 1 && tiles < threads * rows;
+        let shared = threads > 1 && tiles < threads * FEWEST;
         let blocks = if shared || threads == 1 { blocks } else { blocks.next_multiple_of(threads) };
         let [left, out] = vectors.map(|v| Layout::new(v, tiles.div_ceil(blocks), frequencies, lanes));
         Self { tiles, blocks, shared, left, out, scratch: forward::scratch_len(grid.size, lanes) }

@@ -49,12 +49,15 @@ impl SimdOp for Part<'_> {
         let size = run.grid.size;
         let step = 2 * S::LANES;
         let (spectrum, scratch) = (memory, memory.wrapping_add(frequencies(size) * step));
-        for unit in units {
-            let (vector, tile) = (unit / run.grid.tiles(), unit % run.grid.tiles());
+        let tiles = run.grid.tiles();
+        for unit in units.clone() {
+            let (vector, tile) = (unit / tiles, unit % tiles);
             let patch = run.patch(tile, vector * S::LANES);
+            let after = (unit + 1).min(units.end - 1);
+            let next = run.patch(after % tiles, after / tiles * S::LANES);
             // SAFETY: the memory has room for a spectrum and the scratch memory; a unit is done once.
             unsafe {
-                run.forward(s, &patch, scratch, spectrum, step);
+                run.forward(s, &patch, next.start, scratch, spectrum, step);
                 for frequency in 0..frequencies(size) {
                     let weights = run.weights.panel(frequency, vector);
                     multiply(s, spectrum.add(frequency * step), weights.as_ptr());

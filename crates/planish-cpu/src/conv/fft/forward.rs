@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::spectrum;
 use super::transform::{Complex, MAX_SIZE, Roots, transform};
-use crate::simd::{Simd, SimdOp};
+use crate::simd::{Simd, SimdOp, prefetch};
 
 /// Numbers from one line of the scratch memory to the next: a line holds half a spectrum, and is one complex vector
 /// longer so that a column does not fall into one set of the first-level cache.
@@ -42,6 +42,9 @@ pub(super) struct Patch {
 /// The transform of a vector of channels of a tile of `A * B` lines and pixels.
 pub(super) struct Forward<'a, const A: usize, const B: usize> {
     pub patch: &'a Patch,
+    /// As `patch.start` for what is transformed next: asked for meanwhile, because a vector of each pixel is too far from
+    /// the next for the machine to guess.
+    pub next: *const f32,
     pub roots: &'a Roots,
     /// [`scratch_len`] numbers.
     pub scratch: *mut f32,
@@ -106,6 +109,10 @@ impl<const A: usize, const B: usize> Forward<'_, A, B> {
     #[inline(always)]
     fn store<S: Simd>(&self, s: S, frequency: usize, x: Complex<S::F32>) {
         let p = self.out.wrapping_add(frequency * self.out_step);
+        // Frequencies lie far apart, so the lines of the next column are asked for.
+        let next = p.wrapping_add(A * B * self.out_step);
+        prefetch(next);
+        prefetch(next.wrapping_add(S::LANES));
         // SAFETY: whoever made `self` promises two vectors for every frequency.
         unsafe {
             s.store(p, x.re);
@@ -128,9 +135,11 @@ impl<const A: usize, const B: usize> Forward<'_, A, B> {
         let size = A * B;
         let patch = self.patch;
         let starts = [2 * pair, 2 * pair + 1].map(|line| patch.start.wrapping_add(line * patch.line_step));
+        let nexts = [2 * pair, 2 * pair + 1].map(|line| self.next.wrapping_add(line * patch.line_step));
         let lanes = inside.map(|inside| if inside { patch.lanes } else { 0 });
         let pixel = |which: usize, x: usize| {
             let p = starts[which].wrapping_add(x * patch.pixel_step);
+            prefetch(nexts[which].wrapping_add(x * patch.pixel_step));
             // SAFETY: the lanes of pixels inside the image exist; of others none is read.
             unsafe {
                 if FULL {

@@ -9,7 +9,7 @@ use super::forward::line_step;
 use super::spectrum;
 use super::transform::{Complex, MAX_SIZE, Roots, transform};
 use crate::epilogue::Destination;
-use crate::simd::{Simd, SimdOp};
+use crate::simd::{Simd, SimdOp, prefetch};
 
 /// Pixels that are stored together.
 const RUN: usize = 4;
@@ -32,6 +32,9 @@ pub(super) struct Inverse<'a, const A: usize, const B: usize> {
     /// A vector.
     pub bias: *const f32,
     pub destination: Destination,
+    /// Where the destination keeps the first pixel, and numbers from pixel to pixel: asked for ahead.
+    pub output: *const f32,
+    pub output_step: usize,
 }
 
 impl<const A: usize, const B: usize> SimdOp for Inverse<'_, A, B> {
@@ -41,6 +44,11 @@ impl<const A: usize, const B: usize> SimdOp for Inverse<'_, A, B> {
     fn eval<S: Simd>(self, s: S) {
         let size = A * B;
         let pairs = self.wanted[0].div_ceil(2);
+        for line in 0..self.wanted[0] {
+            for x in 0..self.wanted[1] {
+                prefetch(self.output.wrapping_add((line * self.row_step + x) * self.output_step));
+            }
+        }
         self.edge_columns(s, 2 * pairs);
         for u in 1..size / 2 {
             let first = spectrum::column(size, u);
@@ -88,6 +96,10 @@ impl<const A: usize, const B: usize> Inverse<'_, A, B> {
     #[inline(always)]
     fn load<S: Simd>(&self, s: S, frequency: usize) -> Complex<S::F32> {
         let p = self.spectrum.wrapping_add(frequency * self.step);
+        // Frequencies lie far apart, so the lines of the next column are asked for.
+        let next = p.wrapping_add(A * B * self.step);
+        prefetch(next);
+        prefetch(next.wrapping_add(S::LANES));
         // SAFETY: whoever made `self` promises two vectors for every frequency.
         unsafe { Complex { re: s.load(p), im: s.load(p.add(S::LANES)) } }
     }

@@ -13,7 +13,7 @@ use super::weights::Spectra;
 use crate::epilogue::{Destination, Epilogue};
 use crate::isa::Isa;
 use crate::matmul::{SharedScratch, for_each_with_slot};
-use crate::simd::{Simd, SimdOp, dispatch};
+use crate::simd::{Simd, SimdOp, dispatch, prefetch};
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
 
@@ -103,16 +103,17 @@ impl Run<'_> {
         &self,
         s: S,
         patch: &Patch,
+        next: *const f32,
         scratch: *mut f32,
         out: *mut f32,
         out_step: usize,
     ) {
         let roots = self.roots;
         match self.grid.size {
-            8 => s.call(Forward::<8, 1> { patch, roots, scratch, out, out_step }),
-            16 => s.call(Forward::<4, 4> { patch, roots, scratch, out, out_step }),
-            32 => s.call(Forward::<4, 8> { patch, roots, scratch, out, out_step }),
-            _ => s.call(Forward::<8, 8> { patch, roots, scratch, out, out_step }),
+            8 => s.call(Forward::<8, 1> { patch, next, roots, scratch, out, out_step }),
+            16 => s.call(Forward::<4, 4> { patch, next, roots, scratch, out, out_step }),
+            32 => s.call(Forward::<4, 8> { patch, next, roots, scratch, out, out_step }),
+            _ => s.call(Forward::<8, 8> { patch, next, roots, scratch, out, out_step }),
         }
     }
 
@@ -139,6 +140,8 @@ impl Run<'_> {
         let bias = self.bias[column..][..S::LANES].as_ptr();
         let column = self.first_column + column;
         let destination = Destination::new(self.output, &self.epilogue, column, valid, std::ptr::null());
+        let output_step = self.output.row_stride();
+        let output = self.output.ptr().wrapping_add(row * output_step + column).cast_const();
         macro_rules! call {
             ($a:literal, $b:literal) => {
                 s.call(Inverse::<$a, $b> {
@@ -151,6 +154,8 @@ impl Run<'_> {
                     row_step,
                     bias,
                     destination,
+                    output,
+                    output_step,
                 })
             };
         }
@@ -194,16 +199,26 @@ impl SimdOp for Part<'_> {
     fn eval<S: Simd>(self, s: S) {
         let Self { run, blocking, block, left, out, scratch, .. } = self;
         let spot = |unit: usize, vectors: usize| (unit / vectors, unit % vectors);
-        for unit in self.units {
+        for unit in self.units.clone() {
             match self.phase {
                 Phase::Forward => {
                     let (tile, vector) = spot(unit, blocking.left.vectors);
                     let patch = run.patch(block.start + tile, vector * S::LANES);
+                    let (tile_after, vector_after) = spot(unit + 1, blocking.left.vectors);
+                    let next = if unit + 1 < self.units.end {
+                        run.patch(block.start + tile_after, vector_after * S::LANES).start
+                    } else {
+                        patch.start
+                    };
                     let at = left.wrapping_add(tile * blocking.left.tile + vector * 2 * S::LANES);
                     // SAFETY: the layout has room for every tile and vector of the block; units are done once.
-                    unsafe { run.forward(s, &patch, scratch, at, blocking.left.frequency) };
+                    unsafe { run.forward(s, &patch, next, scratch, at, blocking.left.frequency) };
                 }
                 Phase::Multiply => {
+                    let after = left.wrapping_add((unit + 1) * blocking.left.frequency);
+                    for line in (0..block.len() * blocking.left.tile).step_by(16) {
+                        prefetch(after.wrapping_add(line));
+                    }
                     for panel in 0..run.weights.panels {
                         let at = unit * blocking.out.frequency + panel * 2 * S::LANES;
                         let product = Product {
