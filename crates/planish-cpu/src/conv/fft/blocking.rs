@@ -20,7 +20,7 @@ const FEWEST: usize = 4;
 const UNCACHED: usize = 8;
 
 /// The numbers that they may take at all, unless a tile needs more.
-const MOST: usize = 16 << 20;
+const MOST: usize = 4 << 20;
 
 /// The blocks of a problem, and where their spectra lie in memory.
 #[derive(Clone, Copy, Debug)]

@@ -200,6 +200,7 @@ fn what_it_cannot_do_is_refused() {
         ConvProblem { kernel: [1, 21, 5], ..good.clone() },
         ConvProblem { kernel: [2, 5, 5], in_size: [2, 20, 20], ..good.clone() },
         ConvProblem { in_size: [1, 8, 8], ..good.clone() },
+        ConvProblem { in_channels: 1024, out_channels: 1024, ..good.clone() },
     ];
     for problem in bad {
         assert!(SIXTEEN.accepts(&problem, isa).is_err(), "{problem:?}");

@@ -75,10 +75,7 @@ fn dft4<S: Simd>(s: S, x: [Complex<S::F32>; 4]) -> [Complex<S::F32>; 4] {
 fn dft<S: Simd, const N: usize>(s: S, x: &mut [Complex<S::F32>; N]) {
     match N {
         4 => {
-            let y = dft4(s, [x[0], x[1], x[2], x[3]]);
-            for i in 0..4 {
-                x[i] = y[i];
-            }
+            [x[0], x[1], x[2], x[3]] = dft4(s, [x[0], x[1], x[2], x[3]]);
         }
         8 => {
             let even = dft4(s, [x[0], x[2], x[4], x[6]]);
