@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-use super::forward;
 use super::grid::Grid;
+use super::scratch::scratch_len;
 use super::spectrum::frequencies;
 use crate::isa::Isa;
 
@@ -74,7 +74,7 @@ impl Blocking {
         let shared = threads > 1 && tiles < threads * FEWEST;
         let blocks = if shared || threads == 1 { blocks } else { blocks.next_multiple_of(threads) };
         let [left, out] = vectors.map(|v| Layout::new(v, tiles.div_ceil(blocks), frequencies, lanes));
-        Self { tiles, blocks, shared, left, out, scratch: forward::scratch_len(grid.size, lanes) }
+        Self { tiles, blocks, shared, left, out, scratch: scratch_len(grid.size, lanes) }
     }
 
     /// The tiles of a block.

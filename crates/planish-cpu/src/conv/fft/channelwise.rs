@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::forward::scratch_len;
 use super::run::Run;
+use super::scratch::scratch_len;
 use super::spectrum::frequencies;
 use crate::isa::Isa;
 use crate::matmul::{SharedScratch, for_each_with_slot};

@@ -7,20 +7,10 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use super::scratch::Scratch;
 use super::spectrum;
 use super::transform::{Complex, MAX_SIZE, Roots, transform};
 use crate::simd::{Simd, SimdOp, prefetch};
-
-/// Numbers from one line of the scratch memory to the next: a line holds half a spectrum, and is one complex vector
-/// longer so that a column does not fall into one set of the first-level cache.
-pub(super) fn line_step(size: usize, lanes: usize) -> usize {
-    (size / 2 + 1) * 2 * lanes
-}
-
-/// The scratch memory of the transforms of a tile, in numbers.
-pub(super) fn scratch_len(size: usize, lanes: usize) -> usize {
-    size * line_step(size, lanes)
-}
 
 /// Where a vector of channels of a tile is read.
 #[derive(Clone, Debug)]
@@ -46,8 +36,7 @@ pub(super) struct Forward<'a, const A: usize, const B: usize> {
     /// the next for the machine to guess.
     pub next: *const f32,
     pub roots: &'a Roots,
-    /// [`scratch_len`] numbers.
-    pub scratch: *mut f32,
+    pub scratch: Scratch,
     /// Where the first frequency goes: a vector of real parts, then one of imaginary parts.
     pub out: *mut f32,
     /// Numbers from frequency to frequency.
@@ -75,7 +64,7 @@ impl<const A: usize, const B: usize> SimdOp for Forward<'_, A, B> {
             transform::<S, A, B>(
                 s,
                 self.roots,
-                |line| self.middle(s, line, u),
+                |line| self.scratch.get(s, line, u),
                 |v, x| self.store(s, first + v, x),
             );
         }
@@ -83,29 +72,6 @@ impl<const A: usize, const B: usize> SimdOp for Forward<'_, A, B> {
 }
 
 impl<const A: usize, const B: usize> Forward<'_, A, B> {
-    /// An element of the half spectrum of a line.
-    #[inline(always)]
-    fn place<S: Simd>(&self, line: usize, u: usize) -> *mut f32 {
-        self.scratch.wrapping_add(line * line_step(A * B, S::LANES) + u * 2 * S::LANES)
-    }
-
-    #[inline(always)]
-    fn middle<S: Simd>(&self, s: S, line: usize, u: usize) -> Complex<S::F32> {
-        let p = self.place::<S>(line, u);
-        // SAFETY: `line` and `u` are elements of the scratch memory, all of which the lines have written.
-        unsafe { Complex { re: s.load(p), im: s.load(p.add(S::LANES)) } }
-    }
-
-    #[inline(always)]
-    fn set_middle<S: Simd>(&self, s: S, line: usize, u: usize, x: Complex<S::F32>) {
-        let p = self.place::<S>(line, u);
-        // SAFETY: `line` and `u` are elements of the scratch memory.
-        unsafe {
-            s.store(p, x.re);
-            s.store(p.add(S::LANES), x.im);
-        }
-    }
-
     #[inline(always)]
     fn store<S: Simd>(&self, s: S, frequency: usize, x: Complex<S::F32>) {
         let p = self.out.wrapping_add(frequency * self.out_step);
@@ -124,7 +90,7 @@ impl<const A: usize, const B: usize> Forward<'_, A, B> {
     fn empty_lines<S: Simd>(&self, s: S, pair: usize) {
         for line in [2 * pair, 2 * pair + 1] {
             for u in 0..A * B / 2 {
-                self.set_middle(s, line, u, Complex { re: s.zero(), im: s.zero() });
+                self.scratch.set(s, line, u, Complex { re: s.zero(), im: s.zero() });
             }
         }
     }
@@ -161,12 +127,12 @@ impl<const A: usize, const B: usize> Forward<'_, A, B> {
         // SAFETY: the transform wrote the first `size` elements.
         let at = |u: usize| unsafe { line[u].assume_init() };
         let (first, middle): (Complex<S::F32>, _) = (at(0), at(size / 2));
-        self.set_middle(s, 2 * pair, 0, Complex { re: first.re, im: middle.re });
-        self.set_middle(s, 2 * pair + 1, 0, Complex { re: first.im, im: middle.im });
+        self.scratch.set(s, 2 * pair, 0, Complex { re: first.re, im: middle.re });
+        self.scratch.set(s, 2 * pair + 1, 0, Complex { re: first.im, im: middle.im });
         for u in 1..size / 2 {
             let (a, b) = separate(s, at(u), at(size - u));
-            self.set_middle(s, 2 * pair, u, a);
-            self.set_middle(s, 2 * pair + 1, u, b);
+            self.scratch.set(s, 2 * pair, u, a);
+            self.scratch.set(s, 2 * pair + 1, u, b);
         }
     }
 
@@ -178,7 +144,7 @@ impl<const A: usize, const B: usize> Forward<'_, A, B> {
         transform::<S, A, B>(
             s,
             self.roots,
-            |line| self.middle(s, line, 0),
+            |line| self.scratch.get(s, line, 0),
             |v, z| {
                 column[v].write(z);
             },

@@ -5,7 +5,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::forward::line_step;
+use super::scratch::Scratch;
 use super::spectrum;
 use super::transform::{Complex, MAX_SIZE, Roots, transform};
 use crate::epilogue::Destination;
@@ -22,8 +22,7 @@ pub(super) struct Inverse<'a, const A: usize, const B: usize> {
     /// Numbers from frequency to frequency.
     pub step: usize,
     pub roots: &'a Roots,
-    /// [`super::forward::scratch_len`] numbers.
-    pub scratch: *mut f32,
+    pub scratch: Scratch,
     /// The lines that are wanted, and the pixels of each; from the first on.
     pub wanted: [usize; 2],
     /// The output row of the first pixel, and output rows from line to line.
@@ -58,7 +57,7 @@ impl<const A: usize, const B: usize> SimdOp for Inverse<'_, A, B> {
                 |v| self.load(s, first + v).swapped(),
                 |line, x| {
                     if line < 2 * pairs {
-                        self.set_middle(s, line, u, x.swapped());
+                        self.scratch.set(s, line, u, x.swapped());
                     }
                 },
             );
@@ -70,29 +69,6 @@ impl<const A: usize, const B: usize> SimdOp for Inverse<'_, A, B> {
 }
 
 impl<const A: usize, const B: usize> Inverse<'_, A, B> {
-    /// An element of the half spectrum of a line.
-    #[inline(always)]
-    fn place<S: Simd>(&self, line: usize, u: usize) -> *mut f32 {
-        self.scratch.wrapping_add(line * line_step(A * B, S::LANES) + u * 2 * S::LANES)
-    }
-
-    #[inline(always)]
-    fn middle<S: Simd>(&self, s: S, line: usize, u: usize) -> Complex<S::F32> {
-        let p = self.place::<S>(line, u);
-        // SAFETY: `line` and `u` are elements of the scratch memory that the columns have written.
-        unsafe { Complex { re: s.load(p), im: s.load(p.add(S::LANES)) } }
-    }
-
-    #[inline(always)]
-    fn set_middle<S: Simd>(&self, s: S, line: usize, u: usize, x: Complex<S::F32>) {
-        let p = self.place::<S>(line, u);
-        // SAFETY: `line` and `u` are elements of the scratch memory.
-        unsafe {
-            s.store(p, x.re);
-            s.store(p.add(S::LANES), x.im);
-        }
-    }
-
     #[inline(always)]
     fn load<S: Simd>(&self, s: S, frequency: usize) -> Complex<S::F32> {
         let p = self.spectrum.wrapping_add(frequency * self.step);
@@ -127,7 +103,7 @@ impl<const A: usize, const B: usize> Inverse<'_, A, B> {
             |v| unsafe { column[v].assume_init() }.swapped(),
             |line, x| {
                 if line < lines {
-                    self.set_middle(s, line, 0, x.swapped());
+                    self.scratch.set(s, line, 0, x.swapped());
                 }
             },
         );
@@ -138,11 +114,11 @@ impl<const A: usize, const B: usize> Inverse<'_, A, B> {
     fn lines<S: Simd>(&self, s: S, pair: usize) {
         let size = A * B;
         let mut line = [MaybeUninit::uninit(); MAX_SIZE];
-        let (a, b) = (self.middle(s, 2 * pair, 0), self.middle(s, 2 * pair + 1, 0));
+        let (a, b) = (self.scratch.get(s, 2 * pair, 0), self.scratch.get(s, 2 * pair + 1, 0));
         line[0].write(Complex { re: a.re, im: b.re });
         line[size / 2].write(Complex { re: a.im, im: b.im });
         for u in 1..size / 2 {
-            let (z, mirror) = join(s, self.middle(s, 2 * pair, u), self.middle(s, 2 * pair + 1, u));
+            let (z, mirror) = join(s, self.scratch.get(s, 2 * pair, u), self.scratch.get(s, 2 * pair + 1, u));
             line[u].write(z);
             line[size - u].write(mirror);
         }

@@ -54,6 +54,7 @@ mod grid;
 mod inverse;
 mod product;
 mod run;
+mod scratch;
 mod spectrum;
 mod transform;
 mod weights;
