@@ -36,7 +36,8 @@ pub(super) struct Forward<'a, const A: usize, const B: usize> {
     /// the next for the machine to guess.
     pub next: *const f32,
     pub roots: &'a Roots,
-    pub scratch: Scratch,
+    /// [`super::scratch::scratch_len`] numbers.
+    pub scratch: *mut f32,
     /// Where the first frequency goes: a vector of real parts, then one of imaginary parts.
     pub out: *mut f32,
     /// Numbers from frequency to frequency.
@@ -64,7 +65,7 @@ impl<const A: usize, const B: usize> SimdOp for Forward<'_, A, B> {
             transform::<S, A, B>(
                 s,
                 self.roots,
-                |line| self.scratch.get(s, line, u),
+                |line| self.scratch().get(s, line, u),
                 |v, x| self.store(s, first + v, x),
             );
         }
@@ -72,6 +73,12 @@ impl<const A: usize, const B: usize> SimdOp for Forward<'_, A, B> {
 }
 
 impl<const A: usize, const B: usize> Forward<'_, A, B> {
+    #[inline(always)]
+    fn scratch(&self) -> Scratch {
+        // SAFETY: whoever made `self` promises the memory. The size is a constant here, which addresses profit from.
+        unsafe { Scratch::new(self.scratch, A * B) }
+    }
+
     #[inline(always)]
     fn store<S: Simd>(&self, s: S, frequency: usize, x: Complex<S::F32>) {
         let p = self.out.wrapping_add(frequency * self.out_step);
@@ -90,7 +97,7 @@ impl<const A: usize, const B: usize> Forward<'_, A, B> {
     fn empty_lines<S: Simd>(&self, s: S, pair: usize) {
         for line in [2 * pair, 2 * pair + 1] {
             for u in 0..A * B / 2 {
-                self.scratch.set(s, line, u, Complex { re: s.zero(), im: s.zero() });
+                self.scratch().set(s, line, u, Complex { re: s.zero(), im: s.zero() });
             }
         }
     }
@@ -127,12 +134,12 @@ impl<const A: usize, const B: usize> Forward<'_, A, B> {
         // SAFETY: the transform wrote the first `size` elements.
         let at = |u: usize| unsafe { line[u].assume_init() };
         let (first, middle): (Complex<S::F32>, _) = (at(0), at(size / 2));
-        self.scratch.set(s, 2 * pair, 0, Complex { re: first.re, im: middle.re });
-        self.scratch.set(s, 2 * pair + 1, 0, Complex { re: first.im, im: middle.im });
+        self.scratch().set(s, 2 * pair, 0, Complex { re: first.re, im: middle.re });
+        self.scratch().set(s, 2 * pair + 1, 0, Complex { re: first.im, im: middle.im });
         for u in 1..size / 2 {
             let (a, b) = separate(s, at(u), at(size - u));
-            self.scratch.set(s, 2 * pair, u, a);
-            self.scratch.set(s, 2 * pair + 1, u, b);
+            self.scratch().set(s, 2 * pair, u, a);
+            self.scratch().set(s, 2 * pair + 1, u, b);
         }
     }
 
@@ -144,7 +151,7 @@ impl<const A: usize, const B: usize> Forward<'_, A, B> {
         transform::<S, A, B>(
             s,
             self.roots,
-            |line| self.scratch.get(s, line, 0),
+            |line| self.scratch().get(s, line, 0),
             |v, z| {
                 column[v].write(z);
             },

@@ -22,7 +22,8 @@ pub(super) struct Inverse<'a, const A: usize, const B: usize> {
     /// Numbers from frequency to frequency.
     pub step: usize,
     pub roots: &'a Roots,
-    pub scratch: Scratch,
+    /// [`super::scratch::scratch_len`] numbers.
+    pub scratch: *mut f32,
     /// The lines that are wanted, and the pixels of each; from the first on.
     pub wanted: [usize; 2],
     /// The output row of the first pixel, and output rows from line to line.
@@ -57,7 +58,7 @@ impl<const A: usize, const B: usize> SimdOp for Inverse<'_, A, B> {
                 |v| self.load(s, first + v).swapped(),
                 |line, x| {
                     if line < 2 * pairs {
-                        self.scratch.set(s, line, u, x.swapped());
+                        self.scratch().set(s, line, u, x.swapped());
                     }
                 },
             );
@@ -69,6 +70,12 @@ impl<const A: usize, const B: usize> SimdOp for Inverse<'_, A, B> {
 }
 
 impl<const A: usize, const B: usize> Inverse<'_, A, B> {
+    #[inline(always)]
+    fn scratch(&self) -> Scratch {
+        // SAFETY: whoever made `self` promises the memory. The size is a constant here, which addresses profit from.
+        unsafe { Scratch::new(self.scratch, A * B) }
+    }
+
     #[inline(always)]
     fn load<S: Simd>(&self, s: S, frequency: usize) -> Complex<S::F32> {
         let p = self.spectrum.wrapping_add(frequency * self.step);
@@ -103,7 +110,7 @@ impl<const A: usize, const B: usize> Inverse<'_, A, B> {
             |v| unsafe { column[v].assume_init() }.swapped(),
             |line, x| {
                 if line < lines {
-                    self.scratch.set(s, line, 0, x.swapped());
+                    self.scratch().set(s, line, 0, x.swapped());
                 }
             },
         );
@@ -114,11 +121,12 @@ impl<const A: usize, const B: usize> Inverse<'_, A, B> {
     fn lines<S: Simd>(&self, s: S, pair: usize) {
         let size = A * B;
         let mut line = [MaybeUninit::uninit(); MAX_SIZE];
-        let (a, b) = (self.scratch.get(s, 2 * pair, 0), self.scratch.get(s, 2 * pair + 1, 0));
+        let (a, b) = (self.scratch().get(s, 2 * pair, 0), self.scratch().get(s, 2 * pair + 1, 0));
         line[0].write(Complex { re: a.re, im: b.re });
         line[size / 2].write(Complex { re: a.im, im: b.im });
         for u in 1..size / 2 {
-            let (z, mirror) = join(s, self.scratch.get(s, 2 * pair, u), self.scratch.get(s, 2 * pair + 1, u));
+            let (z, mirror) =
+                join(s, self.scratch().get(s, 2 * pair, u), self.scratch().get(s, 2 * pair + 1, u));
             line[u].write(z);
             line[size - u].write(mirror);
         }

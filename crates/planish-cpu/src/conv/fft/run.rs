@@ -7,7 +7,6 @@ use super::forward::{Forward, Patch};
 use super::grid::Grid;
 use super::inverse::Inverse;
 use super::product::Product;
-use super::scratch::Scratch;
 use super::spectrum::frequencies;
 use super::transform::Roots;
 use super::weights::Spectra;
@@ -110,8 +109,6 @@ impl Run<'_> {
         out_step: usize,
     ) {
         let roots = self.roots;
-        // SAFETY: promised by the caller.
-        let scratch = unsafe { Scratch::new(scratch, self.grid.size) };
         match self.grid.size {
             8 => s.call(Forward::<8, 1> { patch, next, roots, scratch, out, out_step }),
             16 => s.call(Forward::<4, 4> { patch, next, roots, scratch, out, out_step }),
@@ -145,8 +142,6 @@ impl Run<'_> {
         let destination = Destination::new(self.output, &self.epilogue, column, valid, std::ptr::null());
         let output_step = self.output.row_stride();
         let output = self.output.ptr().wrapping_add(row * output_step + column).cast_const();
-        // SAFETY: promised by the caller.
-        let scratch = unsafe { Scratch::new(scratch, self.grid.size) };
         macro_rules! call {
             ($a:literal, $b:literal) => {
                 s.call(Inverse::<$a, $b> {

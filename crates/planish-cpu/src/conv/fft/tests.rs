@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::forward::{Forward, Patch};
-use super::scratch::{Scratch, scratch_len};
+use super::scratch::scratch_len;
 use super::transform::{Complex, MAX_SIZE, Roots, roots, transform};
 use super::*;
 use crate::conv::reference::convolve;
@@ -100,9 +100,7 @@ fn lines_transform_like_the_definition_and_back() {
 /// The forward transform of a dense tile.
 fn transform_tile(isa: Isa, size: usize, patch: &Patch, out: &mut [f32]) {
     let mut scratch = vec![f32::NAN; scratch_len(size, isa.lanes())];
-    // SAFETY: the memory is there until this function ends, and nobody else's.
-    let scratch = unsafe { Scratch::new(scratch.as_mut_ptr(), size) };
-    let (roots, next) = (&roots(size), patch.start);
+    let (roots, scratch, next) = (&roots(size), scratch.as_mut_ptr(), patch.start);
     let (out, out_step) = (out.as_mut_ptr(), 2 * isa.lanes());
     match size {
         8 => dispatch(isa, Forward::<8, 1> { patch, next, roots, scratch, out, out_step }),
