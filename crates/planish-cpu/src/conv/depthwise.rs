@@ -36,8 +36,13 @@ impl ConvAlgorithm for Depthwise {
     fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
         let vectors = problem.out_channels.div_ceil(isa.lanes()) as f64;
         let rows = problem.out_rows() as f64;
-        let rate = if isa == Isa::Portable { 6.0 } else { 1.0 };
-        // Measured: about a cycle a tap; 4 cycles for each vector and 10 for each pixel besides, and the lines
+        // Measured: about a cycle a tap, and more where every tap of every pixel is a load of its own.
+        let rate = match isa {
+            Isa::Portable => 6.0,
+            Isa::Avx512 if !matches!(problem.kernel[2], 3 | 5) => 1.7,
+            _ => 1.0,
+        };
+        // 4 cycles for each vector and 10 for each pixel besides, and the lines
         // read.
         let lines = (problem.stride[1] * problem.stride[2]) as f64;
         let cycles = rows * (vectors * (problem.taps() as f64 * rate + 3.0 + lines) + 10.0);

@@ -11,6 +11,7 @@
 mod dense;
 mod depthwise;
 mod direct;
+mod fft;
 mod geometry;
 mod grouped;
 mod im2col;
@@ -120,5 +121,9 @@ pub fn algorithms() -> &'static [&'static dyn ConvAlgorithm] {
         &im2col::Im2col,
         &depthwise::Depthwise,
         &grouped::Grouped,
+        &fft::EIGHT,
+        &fft::SIXTEEN,
+        &fft::THIRTY_TWO,
+        &fft::SIXTY_FOUR,
     ]
 }

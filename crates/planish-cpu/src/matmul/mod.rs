@@ -15,7 +15,9 @@ mod tile;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use driver::{MAX_TAPS, Product, RowSource, RowTable, scratch_len};
+pub(crate) use driver::{
+    MAX_TAPS, Product, RowSource, RowTable, SharedScratch, for_each_with_slot, scratch_len,
+};
 pub(crate) use pack::AlignedNumbers;
 pub use pack::PackedMatrix;
 pub(crate) use plain::PlainRows;
