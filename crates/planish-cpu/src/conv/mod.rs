@@ -20,6 +20,7 @@ mod problem;
 pub mod reference;
 mod transposed;
 mod window;
+mod winograd;
 
 #[cfg(test)]
 mod tests;
@@ -67,6 +68,12 @@ pub trait ConvAlgorithm: Sync {
     /// The estimated time of a problem it accepts, in cycles of one core, with this many threads.
     fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64;
 
+    /// The relative error that is to be expected of the result: the L2 norm of the difference to exact arithmetic
+    /// over that of the result, for inputs and weights that look random.
+    fn error(&self, problem: &ConvProblem) -> f32 {
+        plain_error(problem)
+    }
+
     /// What the packed weights depend on.
     fn weights_key(&self, problem: &ConvProblem, isa: Isa) -> WeightsKey {
         WeightsKey::new(self.name(), problem, isa)
@@ -111,6 +118,15 @@ pub trait PreparedConv: Send + Sync {
     fn bytes(&self) -> usize;
 }
 
+/// The [`ConvAlgorithm::error`] of adding products one after the other in `f32`.
+///
+/// Rounding errors of partial sums add up like steps of a random walk while the sum itself does. Measured: 4.2e-7
+/// for 576 products.
+pub fn plain_error(problem: &ConvProblem) -> f32 {
+    let products = (problem.taps() * problem.group_in()) as f32;
+    3e-8 + 1.75e-8 * products.sqrt()
+}
+
 /// Every algorithm there is.
 pub fn algorithms() -> &'static [&'static dyn ConvAlgorithm] {
     &[
@@ -120,5 +136,8 @@ pub fn algorithms() -> &'static [&'static dyn ConvAlgorithm] {
         &im2col::Im2col,
         &depthwise::Depthwise,
         &grouped::Grouped,
+        &winograd::TWO,
+        &winograd::FOUR,
+        &winograd::SIX,
     ]
 }

@@ -168,7 +168,7 @@ impl Product<'_> {
         };
         let cut = |i: usize, parts: usize, whole: usize| (i as u128 * whole as u128 / parts as u128) as usize;
         let slot_len = block_rows(source) * source.scratch_per_row();
-        let slots = SharedScratch(scratch.as_mut_ptr());
+        let slots = SharedScratch::new(scratch);
         for_each_with_slot(pool, blocks * runs, &|slot, task| {
             let (block, run) = (task / runs, task % runs);
             let tiles_of_block = cut(block, blocks, tiles)..cut(block + 1, blocks, tiles);
@@ -185,15 +185,27 @@ impl Product<'_> {
 }
 
 /// A pointer to memory whose users share it out by index.
-struct SharedScratch(*mut f32);
+pub(crate) struct SharedScratch(*mut f32);
 
 // SAFETY: only disjoint pieces are handed out, see `piece`.
 unsafe impl Sync for SharedScratch {}
 
 impl SharedScratch {
+    /// Shares out this memory.
+    pub(crate) fn new(memory: &mut [f32]) -> Self {
+        Self(memory.as_mut_ptr())
+    }
+
+    /// An address inside the memory.
+    pub(crate) fn at(&self, start: usize) -> *mut f32 {
+        self.0.wrapping_add(start)
+    }
+
+    /// Part of the memory.
+    ///
     /// # Safety
-    /// The piece is inside the memory and no other piece in use overlaps it.
-    unsafe fn piece<'a>(&self, start: usize, len: usize) -> &'a mut [f32] {
+    /// The piece is inside the memory, which outlives `'a`, and no other piece in use overlaps it.
+    pub(crate) unsafe fn piece<'a>(&self, start: usize, len: usize) -> &'a mut [f32] {
         // SAFETY: promised by the caller.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
     }

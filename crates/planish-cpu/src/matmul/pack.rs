@@ -61,6 +61,11 @@ pub(super) fn panel_vectors(isa: Isa) -> usize {
     }
 }
 
+/// How many columns a full panel has.
+pub(crate) fn panel_width(isa: Isa) -> usize {
+    panel_vectors(isa) * isa.lanes()
+}
+
 impl PackedMatrix {
     /// Packs the matrix whose row `k` is `source[start + n * step]` for `(start, step) = row(k)`.
     ///
@@ -145,15 +150,16 @@ impl PackedMatrix {
     }
 
     fn full_width(&self) -> usize {
-        panel_vectors(self.isa) * self.isa.lanes()
+        panel_width(self.isa)
     }
 
-    pub(super) fn panels(&self) -> usize {
+    /// How many panels there are.
+    pub(crate) fn panels(&self) -> usize {
         self.columns.div_ceil(self.full_width())
     }
 
     /// The first column of a panel and how many columns it has, padding not counted.
-    pub(super) fn panel_columns(&self, panel: usize) -> (usize, usize) {
+    pub(crate) fn panel_columns(&self, panel: usize) -> (usize, usize) {
         let first = panel * self.full_width();
         (first, self.full_width().min(self.columns - first))
     }
