@@ -8,6 +8,9 @@ use crate::epilogue::{Destination, Epilogue};
 use crate::simd::Simd;
 use crate::view::RowsMut;
 
+/// The most rows of a tile of any instruction set.
+const MOST_ROWS: usize = 14;
+
 /// The most rows of a [`Piece`].
 pub(crate) const PIECE_ROWS: usize = 112;
 
@@ -22,6 +25,11 @@ pub(crate) struct Piece<'a> {
     pub first: usize,
     /// As many as the left operand has numbers in a row.
     pub depth: usize,
+    /// At most this many products are added up before their sum is added to that of those before them.
+    ///
+    /// A rounding error is proportional to the partial sum at the time, so a long sum errs more than a sum of shorter
+    /// ones (Higham, *Accuracy and Stability of Numerical Algorithms*, 2002, §4.2).
+    pub longest_sum: usize,
     /// The left operand.
     pub left: *const f32,
     /// Numbers from row to row.
@@ -50,31 +58,34 @@ impl Piece<'_> {
         let right = &matrix.panel(panel)[start..end];
         assert!(rows <= PIECE_ROWS && matrix.isa() == S::ISA);
         assert!(self.bias.is_none_or(|bias| bias.len() >= width));
-        let mut table = [std::ptr::null(); PIECE_ROWS];
-        let mut outputs = [0; PIECE_ROWS];
-        for row in 0..rows {
-            table[row] = self.left.wrapping_add(row * self.left_step);
-            outputs[row] = row;
-        }
+        let outputs: [usize; PIECE_ROWS] = std::array::from_fn(|row| row);
         // SAFETY: promised by the caller.
         let out = unsafe { RowsMut::from_raw(self.out, rows, width, self.out_step) };
         let tiles = rows.div_ceil(tile::max_rows(S::ISA));
+        let runs = self.depth.div_ceil(self.longest_sum).max(1);
         for i in 0..tiles {
             let (from, to) = (i * rows / tiles, (i + 1) * rows / tiles);
-            let destination =
-                Destination::new(&out, &Epilogue::default(), 0, width, &raw const outputs[from]);
-            let tile = Tile {
-                table: &raw const table[from],
-                table_stride: rows,
-                taps: 1,
-                tap_len: self.depth,
-                panel: right.as_ptr(),
-                bias: self.bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
-                destination,
-            };
-            // SAFETY: the table holds `to - from` rows from here on, which the caller promises as he does the
-            // output; the panel has `depth` rows.
-            unsafe { tile::compute(s, &tile, to - from, width) };
+            let whole = Destination::new(&out, &Epilogue::default(), 0, width, &raw const outputs[from]);
+            let mut addresses = [std::ptr::null(); MOST_ROWS];
+            for run in 0..runs {
+                let (start, end) = (run * self.depth / runs, (run + 1) * self.depth / runs);
+                for (row, address) in addresses.iter_mut().enumerate().take(to - from) {
+                    *address = self.left.wrapping_add((from + row) * self.left_step + start);
+                }
+                let first = run == 0;
+                let tile = Tile {
+                    table: addresses.as_ptr(),
+                    table_stride: MOST_ROWS,
+                    taps: 1,
+                    tap_len: end - start,
+                    panel: right[start * width..].as_ptr(),
+                    bias: self.bias.filter(|_| first).map_or(std::ptr::null(), <[f32]>::as_ptr),
+                    destination: if first { whole } else { whole.accumulating() },
+                };
+                // SAFETY: the addresses are those of `to - from` rows from number `start` on, which the caller
+                // promises as he does the output, written in the first run; the panel has `depth` rows.
+                unsafe { tile::compute(s, &tile, to - from, width) };
+            }
         }
     }
 }

@@ -68,6 +68,12 @@ impl Blocking {
         start(block)..start(block + 1)
     }
 
+    /// How many threads have something to do.
+    pub(super) fn busy(&self, threads: usize, isa: Isa, out_channels: usize) -> usize {
+        let tasks = if self.shared { out_channels.div_ceil(panel_width(isa)) } else { self.blocks };
+        threads.min(tasks).max(1)
+    }
+
     /// The numbers of the transformed input of a block.
     pub(super) fn input_len(&self) -> usize {
         self.grid.form.products() * self.input_steps[1]

@@ -35,6 +35,15 @@ impl Form {
         })
     }
 
+    /// The channels that are added up before the sum is added to that of those before them.
+    ///
+    /// The transform of the output magnifies the rounding errors of sums. With at most 64 products they stay what they
+    /// are for 64 channels, and of 512 channels err 2.7 times less than in one run. It costs 4 %. Four points magnify
+    /// next to nothing.
+    pub(super) fn longest_sum(&self) -> usize {
+        if self.points[0].max(self.points[1]) > 4 { 64 } else { usize::MAX }
+    }
+
     /// Products for each pair of an input and an output channel.
     pub(super) fn products(&self) -> usize {
         self.points[0] * self.points[1]

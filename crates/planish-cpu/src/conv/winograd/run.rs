@@ -132,6 +132,7 @@ impl SimdOp for Multiply<'_> {
                     panel,
                     first: point * depth,
                     depth,
+                    longest_sum: form.longest_sum(),
                     left: self.transformed.wrapping_add(point * input_point),
                     left_step: input_tile,
                     rows,

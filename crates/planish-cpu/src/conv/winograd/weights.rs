@@ -6,37 +6,74 @@ use super::points::{MOST, weight_matrix};
 use crate::isa::Isa;
 use crate::matmul::PackedMatrix;
 
+/// The output channels that are transformed at a time: they fill the vectors of every instruction set's panels.
+const LANES: usize = 8;
+
+/// One number of each of these channels.
+type Lanes = [f64; LANES];
+
+/// The most taps of a kernel along an axis.
+const TAPS: usize = MOST - 1;
+
 /// Transformed weights: one matrix with the rows of a point (one for each input channel) behind those of the
 /// other, so that a panel of output channels is read front to back, point after point.
 ///
 /// The transform is computed in double precision and rounded once: it is made once, and its errors would count in
 /// every run.
 pub(super) fn pack(form: Form, problem: &ConvProblem, isa: Isa, weights: &[f32]) -> PackedMatrix {
-    let (inputs, outputs) = (problem.in_channels, problem.out_channels);
-    let ([high, wide], [tall, broad]) = (form.points, form.taps);
-    let (left, right) = (weight_matrix(high, tall), weight_matrix(wide, broad));
-    let rows = form.products() * inputs;
-    // `[output channel][point][input channel]`
-    let mut transformed = vec![0.0; outputs * rows];
-    for (kernels, points) in
-        weights.chunks_exact(inputs * tall * broad).zip(transformed.chunks_exact_mut(rows))
-    {
-        for (channel, kernel) in kernels.chunks_exact(tall * broad).enumerate() {
-            let mut lines = [[0.0; MOST]; MOST];
-            for (line, factors) in lines.iter_mut().zip(&left).take(high) {
-                for (taps, &factor) in kernel.chunks_exact(broad).zip(factors) {
-                    for (sum, &tap) in line.iter_mut().zip(taps) {
-                        *sum += factor * f64::from(tap);
+    let inputs = problem.in_channels;
+    let taps = form.taps[0] * form.taps[1];
+    let matrices = [0, 1].map(|axis| weight_matrix(form.points[axis], form.taps[axis]));
+    PackedMatrix::from_panels(isa, form.products() * inputs, problem.out_channels, |columns, panel| {
+        let width = columns.len().next_multiple_of(isa.lanes());
+        for first in columns.clone().step_by(LANES) {
+            let lanes = LANES.min(columns.end - first);
+            for channel in 0..inputs {
+                let mut kernels = [[0.0; LANES]; TAPS * TAPS];
+                for lane in 0..lanes {
+                    let kernel = &weights[((first + lane) * inputs + channel) * taps..][..taps];
+                    for (slot, &tap) in kernels.iter_mut().zip(kernel) {
+                        slot[lane] = f64::from(tap);
                     }
                 }
-            }
-            for (y, line) in lines.iter().enumerate().take(high) {
-                for (x, factors) in right.iter().enumerate().take(wide) {
-                    let sum: f64 = line.iter().zip(factors).take(broad).map(|(a, b)| a * b).sum();
-                    points[(y * wide + x) * inputs + channel] = sum as f32;
-                }
+                let start = channel * width + first - columns.start;
+                transform(form, &matrices, &kernels, |point, values| {
+                    let slots = &mut panel[start + point * inputs * width..][..LANES];
+                    for (slot, value) in slots.iter_mut().zip(values) {
+                        *slot = value as f32;
+                    }
+                });
             }
         }
+    })
+}
+
+/// Calls `put` with every point of these kernels: `G g Gᵀ` in the words of Lavin and Gray.
+fn transform(
+    form: Form,
+    [left, right]: &[[[f64; MOST]; MOST]; 2],
+    kernels: &[Lanes; TAPS * TAPS],
+    mut put: impl FnMut(usize, Lanes),
+) {
+    let ([high, wide], [tall, broad]) = (form.points, form.taps);
+    let add = |sum: &mut Lanes, factor: f64, values: &Lanes| {
+        for (sum, value) in sum.iter_mut().zip(values) {
+            *sum += factor * value;
+        }
+    };
+    for y in 0..high {
+        let mut line = [[0.0; LANES]; TAPS];
+        for tap in 0..tall {
+            for (x, sum) in line.iter_mut().enumerate().take(broad) {
+                add(sum, left[y][tap], &kernels[tap * broad + x]);
+            }
+        }
+        for x in 0..wide {
+            let mut sum = [0.0; LANES];
+            for (tap, values) in line.iter().enumerate().take(broad) {
+                add(&mut sum, right[x][tap], values);
+            }
+            put(y * wide + x, sum);
+        }
     }
-    PackedMatrix::from_rows(isa, rows, outputs, &transformed, |row| (row, rows))
 }
