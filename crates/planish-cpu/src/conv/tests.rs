@@ -222,13 +222,13 @@ pub(super) fn case(problem: &ConvProblem, setting: Setting) -> (Case, Vec<f32>) 
 }
 
 /// How far an element of a sum over these problems' random numbers may be off where it is computed from more than
-/// its own products: 10 times the expected error of numbers of the usual size, `√depth / 3`.
+/// its own products: 20 times the expected error of numbers of the usual size, `√depth / 3`.
 pub(super) fn allowance(algorithm: &dyn ConvAlgorithm, problem: &ConvProblem) -> f64 {
     let error = algorithm.error(problem);
     if error == plain_error(problem) {
         return 0.0;
     }
-    10.0 * f64::from(error) * ((problem.taps() * problem.group_in()) as f64).sqrt() / 3.0
+    20.0 * f64::from(error) * ((problem.taps() * problem.group_in()) as f64).sqrt() / 3.0
 }
 
 /// Runs an algorithm on a case with these numbers of threads, which must not make a difference.

@@ -36,8 +36,6 @@ pub(crate) struct Piece<'a> {
     pub left_step: usize,
     /// The rows of the left operand, at most [`PIECE_ROWS`].
     pub rows: usize,
-    /// What sums start with: a number for each column of the panel, those that pad it included.
-    pub bias: Option<&'a [f32]>,
     /// Where the columns of the panel go, those that pad it included.
     pub out: *mut f32,
     /// Numbers from row to row.
@@ -57,7 +55,6 @@ impl Piece<'_> {
         let Range { start, end } = self.first * width..(self.first + self.depth) * width;
         let right = &matrix.panel(panel)[start..end];
         assert!(rows <= PIECE_ROWS && matrix.isa() == S::ISA);
-        assert!(self.bias.is_none_or(|bias| bias.len() >= width));
         let outputs: [usize; PIECE_ROWS] = std::array::from_fn(|row| row);
         // SAFETY: promised by the caller.
         let out = unsafe { RowsMut::from_raw(self.out, rows, width, self.out_step) };
@@ -72,15 +69,14 @@ impl Piece<'_> {
                 for (row, address) in addresses.iter_mut().enumerate().take(to - from) {
                     *address = self.left.wrapping_add((from + row) * self.left_step + start);
                 }
-                let first = run == 0;
                 let tile = Tile {
                     table: addresses.as_ptr(),
                     table_stride: MOST_ROWS,
                     taps: 1,
                     tap_len: end - start,
                     panel: right[start * width..].as_ptr(),
-                    bias: self.bias.filter(|_| first).map_or(std::ptr::null(), <[f32]>::as_ptr),
-                    destination: if first { whole } else { whole.accumulating() },
+                    bias: std::ptr::null(),
+                    destination: if run == 0 { whole } else { whole.accumulating() },
                 };
                 // SAFETY: the addresses are those of `to - from` rows from number `start` on, which the caller
                 // promises as he does the output, written in the first run; the panel has `depth` rows.

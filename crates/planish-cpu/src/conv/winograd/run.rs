@@ -16,19 +16,12 @@ use crate::view::{Rows, RowsMut};
 pub(super) struct Run<'a> {
     pub blocking: Blocking,
     pub weights: &'a PackedMatrix,
-    /// The point that sums of outputs start at: where all powers are one. See [`bias_point`].
+    /// A number for each output channel, padded to whole vectors.
     pub bias: Option<&'a [f32]>,
     pub zeros: &'a [f32],
     pub input: Rows<'a>,
     pub output: RowsMut<'a>,
     pub epilogue: Epilogue<'a>,
-}
-
-/// The point at which a bias can be added to the products: 1 along each transformed axis. Every output counts the
-/// product there exactly once, so the bias needs no additions of its own.
-fn bias_point(points: [usize; 2]) -> usize {
-    let along = |points: usize| usize::from(points > 1);
-    along(points[0]) * points[1] + along(points[1])
 }
 
 impl Run<'_> {
@@ -122,7 +115,6 @@ impl SimdOp for Multiply<'_> {
         let (depth, rows) = (input.channels(), self.tiles.len());
         let ([input_tile, input_point], [tile_step, point_step]) =
             (blocking.input_steps, blocking.product_steps);
-        let with_bias = bias_point(form.points);
         let products = self.products.as_mut_ptr();
         for panel in self.panels {
             let (channel, channels) = weights.panel_columns(panel);
@@ -136,7 +128,6 @@ impl SimdOp for Multiply<'_> {
                     left: self.transformed.wrapping_add(point * input_point),
                     left_step: input_tile,
                     rows,
-                    bias: bias.filter(|_| point == with_bias).map(|bias| &bias[channel..]),
                     out: products.wrapping_add(point * point_step),
                     out_step: tile_step,
                 };
@@ -152,6 +143,7 @@ impl SimdOp for Multiply<'_> {
                 tile_step,
                 point_step,
                 output,
+                bias: bias.map(|bias| &bias[channel..]),
                 epilogue: *epilogue,
                 channel,
                 channels,

@@ -19,6 +19,8 @@ pub(super) struct Scatter<'a> {
     /// Numbers from point to point.
     pub point_step: usize,
     pub output: &'a RowsMut<'a>,
+    /// Whole vectors of them, for the channels of the panel.
+    pub bias: Option<&'a [f32]>,
     pub epilogue: Epilogue<'a>,
     /// The first channel of the panel in the output, and how many there are.
     pub channel: usize,
@@ -86,12 +88,13 @@ impl<const H: usize, const W: usize, const OH: usize, const OW: usize> SimdOp fo
                 // SAFETY: `run`'s caller promises the products and the pixels of the tiles; those beyond the
                 // output are not stored.
                 unsafe {
+                    let bias = job.bias.map_or(s.zero(), |bias| s.load(bias[lane..][..S::LANES].as_ptr()));
                     let lines = along_height::<S, H, W, OH>(s, products, job.point_step);
                     for (y, line) in lines.iter().enumerate().take(high) {
                         let line: [S::F32; OW] = transform::output(s, line);
                         let mut sums = [[s.zero(); 1]; OW];
                         for x in 0..OW {
-                            sums[x][0] = line[x];
+                            sums[x][0] = s.add(line[x], bias);
                         }
                         to.outputs = rows[y].as_ptr();
                         if wide == OW {

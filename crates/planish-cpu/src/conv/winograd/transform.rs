@@ -4,7 +4,7 @@
 //! the two points see their sum and their difference. That takes 24 operations for 8 points instead of the 64 of
 //! a matrix. A multiplication by ±1 is left out. All loops have constant bounds and are unrolled.
 
-use super::points::{PAIRS, POWERS, PRODUCTS};
+use super::points::{POINTS, POWERS, PRODUCTS};
 use crate::simd::Simd;
 
 /// `c x + y`
@@ -50,8 +50,8 @@ pub(super) fn input<S: Simd, const N: usize>(s: S, d: &[S::F32; N]) -> [S::F32; 
         let others = &PRODUCTS[pairs][pair];
         let even = polynomial(s, d, 2, pairs - 1, others);
         let odd = polynomial(s, d, 1, pairs - 1, others);
-        v[1 + 2 * pair] = scaled_add(s, PAIRS[pair], odd, even);
-        v[2 + 2 * pair] = scaled_add(s, -PAIRS[pair], odd, even);
+        v[1 + 2 * pair] = scaled_add(s, POINTS[pairs][pair], odd, even);
+        v[2 + 2 * pair] = scaled_add(s, -POINTS[pairs][pair], odd, even);
     }
     v
 }
@@ -72,15 +72,19 @@ pub(super) fn output<S: Simd, const N: usize, const M: usize>(s: S, v: &[S::F32;
     }
     for i in 0..M {
         let parts = if i % 2 == 0 { &even } else { &odd };
-        let mut sum = parts[0];
+        let powers = |pair: usize| POWERS[pairs][pair][i];
+        // The first and the last output count the points 0 and infinity, too.
+        let mut sum = if i == 0 {
+            scaled_add(s, powers(0), parts[0], v[0])
+        } else if i + 1 == M {
+            scaled_add(s, powers(0), parts[0], v[N - 1])
+        } else if powers(0) == 1.0 {
+            parts[0]
+        } else {
+            s.mul(s.splat(powers(0)), parts[0])
+        };
         for pair in 1..pairs {
-            sum = scaled_add(s, POWERS[pair][i], parts[pair], sum);
-        }
-        if i == 0 {
-            sum = s.add(sum, v[0]);
-        }
-        if i + 1 == M {
-            sum = s.add(sum, v[N - 1]);
+            sum = scaled_add(s, powers(pair), parts[pair], sum);
         }
         y[i] = sum;
     }
