@@ -27,8 +27,8 @@ pub(crate) struct Piece<'a> {
     pub depth: usize,
     /// At most this many products are added up before their sum is added to that of those before them.
     ///
-    /// A rounding error is proportional to the partial sum at the time, so a long sum errs more than a sum of shorter
-    /// ones (Higham, *Accuracy and Stability of Numerical Algorithms*, 2002, §4.2).
+    /// A rounding error is proportional to the partial sum at the time, so a long sum errs more than a sum of
+    /// shorter ones (Higham, *Accuracy and Stability of Numerical Algorithms*, 2002, §4.2).
     pub longest_sum: usize,
     /// The left operand.
     pub left: *const f32,
@@ -78,8 +78,9 @@ impl Piece<'_> {
                     bias: std::ptr::null(),
                     destination: if run == 0 { whole } else { whole.accumulating() },
                 };
-                // SAFETY: the addresses are those of `to - from` rows from number `start` on, which the caller
-                // promises as he does the output, written in the first run; the panel has `depth` rows.
+                // SAFETY: the addresses are those of `to - from` rows from number `start` on, which the
+                // caller promises as he does the output, written in the first run; the panel has `depth`
+                // rows.
                 unsafe { tile::compute(s, &tile, to - from, width) };
             }
         }

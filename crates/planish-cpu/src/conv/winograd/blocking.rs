@@ -5,11 +5,12 @@ use super::grid::{Form, Grid};
 use crate::isa::Isa;
 use crate::matmul::{PIECE_ROWS, panel_width};
 
-/// The numbers of transformed input and products that a block should keep in the second-level cache, of 1 MiB.
+/// The numbers of transformed input and products that a block should keep in the second-level cache, of 1
+/// MiB.
 const BLOCK_NUMBERS: usize = 192 * 1024;
 
-/// The tiles of a block at least, so that the weights, read once for each, do not come faster than caches beyond the
-/// second level give them: a row of a panel feeds as many multiply-adds as there are tiles.
+/// The tiles of a block at least, so that the weights, read once for each, do not come faster than caches
+/// beyond the second level give them: a row of a panel feeds as many multiply-adds as there are tiles.
 const LEAST_TILES: usize = 28;
 
 /// The cut of a problem for a number of threads. Neither changes the order of any sum.
@@ -41,7 +42,8 @@ impl Blocking {
         let tiles = grid.tiles.max(1);
         let least = tiles.div_ceil(most);
         let threads = threads.max(1);
-        // Enough blocks for each thread to have some, whatever the others do; with fewer, panels are shared out.
+        // Enough blocks for each thread to have some, whatever the others do; with fewer, panels are shared
+        // out.
         let enough = if threads == 1 { 1 } else { 3 * threads };
         let small_weights = form.products() * channels * problem.out_channels <= BLOCK_NUMBERS;
         let blocks = if least >= enough || (small_weights && tiles >= enough * LEAST_TILES / 2) {

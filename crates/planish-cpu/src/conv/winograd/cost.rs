@@ -5,8 +5,8 @@ use super::blocking::Blocking;
 use super::grid::Form;
 use crate::isa::Isa;
 
-/// The estimated cycles: the products at the rate of the inner loop, the weights, which are larger than any second-level
-/// cache and read once for each block of tiles, and the transforms.
+/// The estimated cycles: the products at the rate of the inner loop, the weights, which are larger than any
+/// second-level cache and read once for each block of tiles, and the transforms.
 pub(super) fn cycles(form: Form, problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
     let blocking = Blocking::new(form, problem, isa, threads);
     let lanes = isa.lanes();
@@ -20,16 +20,17 @@ pub(super) fn cycles(form: Form, problem: &ConvProblem, isa: Isa, threads: usize
     let values = numbers(form.products() * blocking.grid.tiles);
     let inputs = numbers(problem.in_channels.div_ceil(lanes));
     let outputs = numbers(problem.out_channels.div_ceil(lanes));
-    // Measured: a tile of 28 vectors costs about 60 cycles beyond its multiply-adds, and 70 for each sum that is cut
-    // off. A vector costs 6.5 cycles for each point to transform, of which the stores of 512 bits alone are 4.
+    // Measured: a tile of 28 vectors costs about 60 cycles beyond its multiply-adds, and 70 for each sum that
+    // is cut off. A vector costs 6.5 cycles for each point to transform, of which the stores of 512 bits
+    // alone are 4.
     let sums = numbers(problem.in_channels.div_ceil(form.longest_sum()));
     let products = values * outputs * (numbers(problem.in_channels) * rate * 1.03 + 2.0 + 2.5 * sums);
     let transforms = values * (inputs + outputs) * 6.5 * rate.max(0.75);
     // An output larger than the caches is written in pieces of a panel.
     let written = numbers(problem.out_rows() * problem.out_channels);
     let spilled = if written > 5e5 { written * 0.4 } else { 0.0 };
-    // Measured: weights beyond the second-level cache arrive at 6.5 bytes a cycle, and are not hidden quite behind the
-    // products.
+    // Measured: weights beyond the second-level cache arrive at 6.5 bytes a cycle, and are not hidden quite
+    // behind the products.
     let weights = numbers(form.products() * problem.in_channels * lanes * size_of::<f32>()) * outputs;
     let fetch = if weights > 5e5 { weights * numbers(blocking.blocks) / 6.5 } else { 0.0 };
     let busy = numbers(blocking.busy(threads, isa, problem.out_channels));
@@ -39,10 +40,11 @@ pub(super) fn cycles(form: Form, problem: &ConvProblem, isa: Isa, threads: usize
 
 /// The expected relative error, see [`ConvAlgorithm::error`](super::super::ConvAlgorithm::error).
 ///
-/// The transforms add and subtract numbers larger than their results (Barabasz et al. 2020 bound that by the norms of
-/// the matrices). They err once, and what the products lose while channels are added up is magnified, too. Measured with 8 to 256 channels of uniform numbers, kernels of 3 to 7: the points
-/// decide, the kernel hardly. With 64 channels 4 × 4 points err by 2.6e-7, which is less than a plain sum,
-/// 6 × 6 by 7.5e-7 and 8 × 8 by 3.4e-6.
+/// The transforms add and subtract numbers larger than their results (Barabasz et al. 2020 bound that by the
+/// norms of the matrices). They err once, and what the products lose while channels are added up is
+/// magnified, too. Measured with 8 to 256 channels of uniform numbers, kernels of 3 to 7: the points decide,
+/// the kernel hardly. With 64 channels 4 × 4 points err by 2.6e-7, which is less than a plain sum, 6 × 6 by
+/// 7.5e-7 and 8 × 8 by 3.4e-6.
 pub(super) fn error(form: Form, problem: &ConvProblem) -> f32 {
     let [high, wide] = form.points;
     let (once, by_channel) = match (high.max(wide), high == wide) {

@@ -28,9 +28,8 @@ pub(super) struct Gather<'a> {
 impl<'a> Gather<'a> {
     /// Runs the transform compiled for the points of the grid.
     ///
-    /// # Safety
-    /// `out` is writable for `last - first` tiles at its steps; lanes behind the channels, up to the next whole
-    /// vector, are written, too. The grid is that of a problem whose input is `input`.
+    /// # Safety `out` is writable for `last - first` tiles at its steps; lanes behind the channels, up to the
+    /// next whole vector, are written, too. The grid is that of a problem whose input is `input`.
     #[inline(always)]
     pub(super) unsafe fn run<S: Simd>(self, s: S) {
         match self.grid.form.points {
@@ -90,9 +89,8 @@ impl<const H: usize, const W: usize> SimdOp for Op<'_, H, W> {
 
 /// One vector of channels of a tile, along the height and then along the width.
 ///
-/// # Safety
-/// The first `H * W` pixels are readable for `channels` numbers, a whole vector from `channel` on where `FULL`;
-/// `out` is writable for a vector at `channel` for each of `H * W` points.
+/// # Safety The first `H * W` pixels are readable for `channels` numbers, a whole vector from `channel` on
+/// where `FULL`; `out` is writable for a vector at `channel` for each of `H * W` points.
 #[inline(always)]
 unsafe fn vector<S: Simd, const H: usize, const W: usize, const FULL: bool>(
     s: S,

@@ -3,8 +3,8 @@
 use super::super::ConvProblem;
 use super::points::MOST;
 
-/// A variant on both axes, height and width. An axis along which the kernel is one wide is not transformed: it
-/// has one point, one output and one tap.
+/// A variant on both axes, height and width. An axis along which the kernel is one wide is not transformed:
+/// it has one point, one output and one tap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Form {
     /// Points, and so inputs of a tile: `outputs + taps - 1`.
@@ -16,8 +16,8 @@ pub(super) struct Form {
 }
 
 impl Form {
-    /// The form with `outputs` outputs along each axis where the kernel is longer than one; `None` where there is
-    /// no such axis, two of different lengths, or no transform of the size.
+    /// The form with `outputs` outputs along each axis where the kernel is longer than one; `None` where
+    /// there is no such axis, two of different lengths, or no transform of the size.
     pub(super) fn new(outputs: usize, kernel: [usize; 2]) -> Option<Self> {
         let taps = kernel[0].max(kernel[1]);
         if taps < 3 || kernel.iter().any(|&k| k != 1 && k != taps) {
@@ -37,9 +37,9 @@ impl Form {
 
     /// The channels that are added up before the sum is added to that of those before them.
     ///
-    /// The transform of the output magnifies the rounding errors of sums. With at most 64 products they stay what they
-    /// are for 64 channels, and of 512 channels err 2.7 times less than in one run. It costs 4 %. Four points magnify
-    /// next to nothing.
+    /// The transform of the output magnifies the rounding errors of sums. With at most 64 products they stay
+    /// what they are for 64 channels, and of 512 channels err 2.7 times less than in one run. It costs 4 %.
+    /// Four points magnify next to nothing.
     pub(super) fn longest_sum(&self) -> usize {
         if self.points[0].max(self.points[1]) > 4 { 64 } else { usize::MAX }
     }

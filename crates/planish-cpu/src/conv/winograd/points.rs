@@ -1,14 +1,15 @@
 //! The points that polynomials are interpolated at, and what follows from them.
 //!
-//! A short convolution is a product of two polynomials, and a product of degree `n - 1` is known from its values
-//! at `n` points (Toom and Cook; Winograd, *Arithmetic Complexity of Computations*, 1980). The points here are 0,
-//! pairs ±a and "infinity" (the leading coefficient), in this order: index 0 is 0, then each pair with its positive
-//! point first, and the last is infinity.
+//! A short convolution is a product of two polynomials, and a product of degree `n - 1` is known from its
+//! values at `n` points (Toom and Cook; Winograd, *Arithmetic Complexity of Computations*, 1980). The points
+//! here are 0, pairs ±a and "infinity" (the leading coefficient), in this order: index 0 is 0, then each pair
+//! with its positive point first, and the last is infinity.
 //!
-//! Which pairs decides how much rounding errors grow (Barabasz, Anderson, Soodhalter and Gregg, *Error Analysis and
-//! Improving the Accuracy of Winograd Convolution for Deep Neural Networks*, ACM TOMS 2020). These were found by trying
-//! all pairs of eighths from ¼ to 3 whose products are exact in `f32`, for 3 taps and 64 channels: ±⅝ and ±1½ err by
-//! 0.75e-6 where the customary ±1 and ±2 err by 1.7e-6; for 8 points nothing was better than the customary ±1, ±2, ±½.
+//! Which pairs decides how much rounding errors grow (Barabasz, Anderson, Soodhalter and Gregg, *Error
+//! Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks*, ACM TOMS 2020).
+//! These were found by trying all pairs of eighths from ¼ to 3 whose products are exact in `f32`, for 3 taps
+//! and 64 channels: ±⅝ and ±1½ err by 0.75e-6 where the customary ±1 and ±2 err by 1.7e-6; for 8 points
+//! nothing was better than the customary ±1, ±2, ±½.
 //!
 //! `n` points serve every pair of `m` outputs and `r` taps with `m + r - 1 = n`: the transform of the input
 //! depends on `n` alone, that of the weights on `n` and `r`, that of the output on `n` and `m`.
@@ -23,8 +24,8 @@ pub(super) const MOST: usize = 2 * PAIRS + 2;
 pub(super) const POINTS: [[f32; PAIRS]; PAIRS + 1] =
     [[0.0; PAIRS], [1.0, 0.0, 0.0], [0.625, 1.5, 0.0], [1.0, 2.0, 0.5]];
 
-/// `PRODUCTS[pairs][skip][j]` is the coefficient of `x^(2j)` in the product of `x² - a²` over `pairs` pairs of
-/// points except that of index `skip`; with `skip == pairs` over all of them.
+/// `PRODUCTS[pairs][skip][j]` is the coefficient of `x^(2j)` in the product of `x² - a²` over `pairs` pairs
+/// of points except that of index `skip`; with `skip == pairs` over all of them.
 pub(super) const PRODUCTS: [[[f32; PAIRS + 1]; PAIRS + 1]; PAIRS + 1] = {
     let mut table = [[[0.0; PAIRS + 1]; PAIRS + 1]; PAIRS + 1];
     let mut pairs = 0;
@@ -88,8 +89,8 @@ fn point(index: usize, points: usize) -> Option<f64> {
     }
 }
 
-/// The transform of the weights: `matrix[i][k]` is what tap `k` of `taps` counts at point `i` of `points`. One
-/// point is no transform, for an axis along which the kernel is one wide.
+/// The transform of the weights: `matrix[i][k]` is what tap `k` of `taps` counts at point `i` of `points`.
+/// One point is no transform, for an axis along which the kernel is one wide.
 pub(super) fn weight_matrix(points: usize, taps: usize) -> [[f64; MOST]; MOST] {
     let mut matrix = [[0.0; MOST]; MOST];
     if points == 1 {

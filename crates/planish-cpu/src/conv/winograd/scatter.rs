@@ -30,10 +30,9 @@ pub(super) struct Scatter<'a> {
 impl Scatter<'_> {
     /// Runs the transform compiled for the form of the grid.
     ///
-    /// # Safety
-    /// `products` is readable for `last - first` tiles at its steps, whole vectors. The grid is that of a problem
-    /// whose output is `output` and whose residual is the epilogue's; nobody else touches the channels of these
-    /// tiles meanwhile.
+    /// # Safety `products` is readable for `last - first` tiles at its steps, whole vectors. The grid is that
+    /// of a problem whose output is `output` and whose residual is the epilogue's; nobody else touches the
+    /// channels of these tiles meanwhile.
     #[inline(always)]
     pub(super) unsafe fn run<S: Simd>(self, s: S) {
         let form = self.grid.form;

@@ -1,8 +1,8 @@
 //! The transforms along one axis, as straight-line arithmetic on vectors of channels.
 //!
-//! A pair of points ±a shares everything but a sign: a polynomial is the sum of its even and its odd part, and
-//! the two points see their sum and their difference. That takes 24 operations for 8 points instead of the 64 of
-//! a matrix. A multiplication by ±1 is left out. All loops have constant bounds and are unrolled.
+//! A pair of points ±a shares everything but a sign: a polynomial is the sum of its even and its odd part,
+//! and the two points see their sum and their difference. That takes 24 operations for 8 points instead of
+//! the 64 of a matrix. A multiplication by ±1 is left out. All loops have constant bounds and are unrolled.
 
 use super::points::{POINTS, POWERS, PRODUCTS};
 use crate::simd::Simd;

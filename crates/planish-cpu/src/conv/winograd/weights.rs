@@ -6,7 +6,8 @@ use super::points::{MOST, weight_matrix};
 use crate::isa::Isa;
 use crate::matmul::PackedMatrix;
 
-/// The output channels that are transformed at a time: they fill the vectors of every instruction set's panels.
+/// The output channels that are transformed at a time: they fill the vectors of every instruction set's
+/// panels.
 const LANES: usize = 8;
 
 /// One number of each of these channels.
@@ -18,8 +19,8 @@ const TAPS: usize = MOST - 1;
 /// Transformed weights: one matrix with the rows of a point (one for each input channel) behind those of the
 /// other, so that a panel of output channels is read front to back, point after point.
 ///
-/// The transform is computed in double precision and rounded once: it is made once, and its errors would count in
-/// every run.
+/// The transform is computed in double precision and rounded once: it is made once, and its errors would
+/// count in every run.
 pub(super) fn pack(form: Form, problem: &ConvProblem, isa: Isa, weights: &[f32]) -> PackedMatrix {
     let inputs = problem.in_channels;
     let taps = form.taps[0] * form.taps[1];
