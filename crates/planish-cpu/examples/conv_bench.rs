@@ -72,6 +72,8 @@ const LAYERS: &[Layer] = &[
     ("resnet50 1x1 s2", 28, 512, 1024, 1, 2, 1),
     ("vgg16 first", 224, 3, 64, 3, 1, 1),
     ("vgg16 second", 224, 64, 64, 3, 1, 1),
+    ("vgg16 512 28", 28, 512, 512, 3, 1, 1),
+    ("vgg16 512 14", 14, 512, 512, 3, 1, 1),
     ("mobilenet_v2 first", 224, 3, 32, 3, 2, 1),
     ("mobilenet_v2 dw 112", 112, 32, 32, 3, 1, 32),
     ("mobilenet_v2 1x1 112", 112, 32, 16, 1, 1, 1),
@@ -164,7 +166,7 @@ fn main() {
         for (cost, seconds, algorithm) in results {
             let rate = 2.0 * problem.macs() as f64 / seconds;
             println!(
-                "{name:22} {algorithm:10} {:9.1} µs {:6.1} GFLOP/s {:5.1} %  estimate {:4.2}{}",
+                "{name:22} {algorithm:12} {:9.1} µs {:6.1} GFLOP/s {:5.1} %  estimate {:4.2}{}",
                 seconds * 1e6,
                 rate / 1e9,
                 100.0 * rate / peak / threads as f64,

@@ -32,7 +32,7 @@ pub(super) fn cycles(form: Form, problem: &ConvProblem, isa: Isa, threads: usize
     // Measured: weights beyond the second-level cache arrive at 6.5 bytes a cycle, and are not hidden quite
     // behind the products.
     let weights = numbers(form.products() * problem.in_channels * lanes * size_of::<f32>()) * outputs;
-    let fetch = if weights > 5e5 { weights * numbers(blocking.blocks) / 6.5 } else { 0.0 };
+    let fetch = if weights > 8e5 { weights * numbers(blocking.blocks) / 6.5 } else { 0.0 };
     let busy = numbers(blocking.busy(threads, isa, problem.out_channels));
     let products = products / busy;
     products.max(fetch) + 0.2 * products.min(fetch) + (transforms + spilled) / busy + 1000.0

@@ -24,7 +24,7 @@ impl Form {
             return None;
         }
         let points = outputs + taps - 1;
-        if points > MOST || points % 2 != 0 {
+        if points > MOST || !points.is_multiple_of(2) {
             return None;
         }
         let along = |k: usize, long: usize| if k == 1 { 1 } else { long };

@@ -38,9 +38,14 @@ impl Run<'_> {
         let (inputs, products) = (SharedScratch::new(inputs), SharedScratch::new(products));
         let isa = self.weights.isa();
         let panels = self.weights.panels();
-        // SAFETY (both below): slots are disjoint pieces, and nobody else uses this slot meanwhile.
-        let product_slot = |slot: usize| unsafe { products.piece(slot * product_len, product_len) };
-        let input_slot = |slot: usize| unsafe { inputs.piece(slot * input_len, input_len) };
+        let product_slot = |slot: usize| {
+            // SAFETY: slots are disjoint pieces, and nobody else uses this slot meanwhile.
+            unsafe { products.piece(slot * product_len, product_len) }
+        };
+        let input_slot = |slot: usize| {
+            // SAFETY: as above.
+            unsafe { inputs.piece(slot * input_len, input_len) }
+        };
         if !blocking.shared {
             for_each_with_slot(pool, blocking.blocks, &|slot, block| {
                 let tiles = blocking.tiles(block);

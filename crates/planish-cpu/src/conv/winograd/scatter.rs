@@ -124,13 +124,13 @@ unsafe fn along_height<S: Simd, const H: usize, const W: usize, const OH: usize>
     let mut lines = [[s.zero(); W]; OH];
     for x in 0..W {
         let mut column = [s.zero(); H];
-        for y in 0..H {
+        for (y, slot) in column.iter_mut().enumerate() {
             // SAFETY: promised by the caller.
-            column[y] = unsafe { s.load(products.add((y * W + x) * point_step)) };
+            *slot = unsafe { s.load(products.add((y * W + x) * point_step)) };
         }
         let column: [S::F32; OH] = transform::output(s, &column);
-        for y in 0..OH {
-            lines[y][x] = column[y];
+        for (line, v) in lines.iter_mut().zip(column) {
+            line[x] = v;
         }
     }
     lines

@@ -11,18 +11,14 @@ use crate::simd::{Portable, Simd};
 
 const ALL: [Winograd; 3] = [TWO, FOUR, SIX];
 
-/// The matrix of a transform of `N` numbers, `M` rows, column by column from unit vectors.
+/// The matrix of a transform of `N` numbers, `M` rows, from unit vectors.
 fn matrix<const N: usize, const M: usize>(
     transform: impl Fn(&[<Portable as Simd>::F32; N]) -> [<Portable as Simd>::F32; M],
 ) -> Vec<Vec<f64>> {
-    let mut matrix = vec![vec![0.0; N]; M];
-    for column in 0..N {
-        let unit: [_; N] = std::array::from_fn(|i| Portable.splat(f32::from(u8::from(i == column))));
-        for (row, v) in transform(&unit).into_iter().enumerate() {
-            matrix[row][column] = f64::from(Portable.reduce_max(v));
-        }
-    }
-    matrix
+    let unit = |column: usize| std::array::from_fn(|i| Portable.splat(f32::from(u8::from(i == column))));
+    let columns: Vec<[_; M]> = (0..N).map(|column| transform(&unit(column))).collect();
+    let number = |v| f64::from(Portable.reduce_max(v));
+    (0..M).map(|row| columns.iter().map(|column| number(column[row])).collect()).collect()
 }
 
 /// `(Bᵀ, Aᵀ, G)` of `N` points and `M` outputs.

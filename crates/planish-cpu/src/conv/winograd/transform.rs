@@ -83,8 +83,8 @@ pub(super) fn output<S: Simd, const N: usize, const M: usize>(s: S, v: &[S::F32;
         } else {
             s.mul(s.splat(powers(0)), parts[0])
         };
-        for pair in 1..pairs {
-            sum = scaled_add(s, powers(pair), parts[pair], sum);
+        for (pair, &part) in parts.iter().enumerate().take(pairs).skip(1) {
+            sum = scaled_add(s, powers(pair), part, sum);
         }
         y[i] = sum;
     }

@@ -62,17 +62,17 @@ fn transform(
             *sum += factor * value;
         }
     };
-    for y in 0..high {
+    for (y, factors) in left.iter().enumerate().take(high) {
         let mut line = [[0.0; LANES]; TAPS];
         for tap in 0..tall {
             for (x, sum) in line.iter_mut().enumerate().take(broad) {
-                add(sum, left[y][tap], &kernels[tap * broad + x]);
+                add(sum, factors[tap], &kernels[tap * broad + x]);
             }
         }
-        for x in 0..wide {
+        for (x, factors) in right.iter().enumerate().take(wide) {
             let mut sum = [0.0; LANES];
-            for (tap, values) in line.iter().enumerate().take(broad) {
-                add(&mut sum, right[x][tap], values);
+            for (values, &factor) in line.iter().zip(factors).take(broad) {
+                add(&mut sum, factor, values);
             }
             put(y * wide + x, sum);
         }
