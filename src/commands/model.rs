@@ -1,7 +1,7 @@
 //! Arguments that say which model, how it is loaded, and how it runs.
 
 use clap::Args;
-use planish_engine::plan::choose::ChooserOptions;
+use planish_engine::plan::choose::{ChooserOptions, MAX_ERROR};
 use planish_engine::plan::wisdom::Wisdom;
 use planish_engine::{Session, SessionOptions};
 use planish_graph::error::Context;
@@ -32,6 +32,10 @@ pub struct Execution {
     /// Use this convolution algorithm wherever it accepts the layer (for experiments)
     #[arg(long, value_name = "NAME", value_parser = algorithm)]
     pub algorithm: Option<String>,
+    /// The largest relative error (L2) to be expected of a convolution's result; 0 for algorithms that err no more than
+    /// plain sums do
+    #[arg(long, value_name = "ERROR", default_value_t = MAX_ERROR, value_parser = relative_error)]
+    pub max_error: f32,
 }
 
 impl Execution {
@@ -41,7 +45,12 @@ impl Execution {
         SessionOptions {
             threads: self.threads,
             max_memory: self.max_memory,
-            chooser: ChooserOptions { tune: self.tune, wisdom, only: self.algorithm.clone() },
+            chooser: ChooserOptions {
+                tune: self.tune,
+                wisdom,
+                only: self.algorithm.clone(),
+                max_error: self.max_error,
+            },
             ..SessionOptions::default()
         }
     }
@@ -173,6 +182,14 @@ pub fn bytes(text: &str) -> std::result::Result<usize, String> {
     };
     let number = digits.parse::<usize>().ok().and_then(|n| n.checked_mul(1usize << unit));
     number.ok_or_else(|| format!("\"{text}\" is no number of bytes: write 4096, 512M or 16G"))
+}
+
+/// A relative error: zero or more.
+fn relative_error(text: &str) -> std::result::Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(error) if error >= 0.0 => Ok(error),
+        _ => Err(format!("\"{text}\" is no relative error; 1e-6 would be one")),
+    }
 }
 
 /// The name of a convolution algorithm.

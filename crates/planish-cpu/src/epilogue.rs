@@ -146,6 +146,11 @@ impl Destination {
         }
     }
 
+    /// The same with what the output already holds as the residual.
+    pub(crate) fn accumulating(self) -> Self {
+        Self { residual: self.out, residual_stride: self.out_stride, ..self }
+    }
+
     /// Adds the residual, applies the activation and stores.
     ///
     /// # Safety

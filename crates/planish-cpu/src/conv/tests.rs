@@ -6,7 +6,7 @@ use super::reference::{Reference, convolve};
 use super::*;
 
 /// Numbers between -1 and 1 that look random, the same for the same seed.
-fn numbers(len: usize, seed: u64) -> Vec<f32> {
+pub(super) fn numbers(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let next = |_| {
         state ^= state << 13;
@@ -124,7 +124,7 @@ fn problem() -> impl Strategy<Value = ConvProblem> {
 
 /// How a test case runs besides its problem.
 #[derive(Clone, Copy, Debug)]
-struct Setting {
+pub(super) struct Setting {
     seed: u64,
     input_gap: usize,
     output_gap: usize,
@@ -133,7 +133,7 @@ struct Setting {
     activation: Activation,
 }
 
-fn setting() -> impl Strategy<Value = Setting> {
+pub(super) fn setting() -> impl Strategy<Value = Setting> {
     (any::<u64>(), 0usize..3, 0usize..3, any::<bool>(), any::<bool>(), activation()).prop_map(
         |(seed, input_gap, output_gap, bias, residual, activation)| Setting {
             seed,
@@ -152,7 +152,7 @@ fn spread(dense: &[f32], channels: usize, stride: usize) -> Vec<f32> {
 }
 
 /// A case with its data, whatever computes it.
-struct Case {
+pub(super) struct Case {
     setting: Setting,
     channels: usize,
     rows: usize,
@@ -162,6 +162,8 @@ struct Case {
     reference: Reference,
     /// Products in a sum.
     depth: usize,
+    /// What may be added to the bound of the error of a plain sum.
+    pub(super) allowance: f64,
 }
 
 impl Case {
@@ -187,6 +189,7 @@ impl Case {
             let magnitude = self.reference.magnitudes[at] + extra.abs() + want.abs();
             // Higham's bound for the sum, with room for the activation (slope at most 1.1, 5e-7 of its own).
             let bound = (self.depth as f64 + 8.0) * magnitude * 1.3 * f64::from(f32::EPSILON) / 2.0 + 1e-6;
+            let bound = bound + self.allowance * 1.3;
             let error = (f64::from(got) - want).abs();
             prop_assert!(
                 error <= bound,
@@ -197,7 +200,7 @@ impl Case {
     }
 }
 
-fn case(problem: &ConvProblem, setting: Setting) -> (Case, Vec<f32>) {
+pub(super) fn case(problem: &ConvProblem, setting: Setting) -> (Case, Vec<f32>) {
     let dense = numbers(problem.in_rows() * problem.in_channels, setting.seed);
     let weights = numbers(problem.weights_len(), setting.seed ^ 1);
     let bias = setting.bias.then(|| numbers(problem.out_channels, setting.seed ^ 2));
@@ -213,8 +216,48 @@ fn case(problem: &ConvProblem, setting: Setting) -> (Case, Vec<f32>) {
         residual,
         reference,
         depth: problem.taps() * problem.group_in(),
+        allowance: 0.0,
     };
     (case, weights)
+}
+
+/// How far an element of a sum over these problems' random numbers may be off where it is computed from more than
+/// its own products: 20 times the expected error of numbers of the usual size, `√depth / 3`.
+pub(super) fn allowance(algorithm: &dyn ConvAlgorithm, problem: &ConvProblem) -> f64 {
+    let error = algorithm.error(problem);
+    if error == plain_error(problem) {
+        return 0.0;
+    }
+    20.0 * f64::from(error) * ((problem.taps() * problem.group_in()) as f64).sqrt() / 3.0
+}
+
+/// Runs an algorithm on a case with these numbers of threads, which must not make a difference.
+pub(super) fn run_case(
+    algorithm: &dyn ConvAlgorithm,
+    isa: Isa,
+    problem: &ConvProblem,
+    case: &Case,
+    weights: &[f32],
+    threads: &[usize],
+) -> Result<(), TestCaseError> {
+    let what = format!("{} on {isa}", algorithm.name());
+    let prepared = algorithm.prepare(problem, isa, weights, case.bias.as_deref()).unwrap();
+    let mut results = Vec::new();
+    for &threads in threads {
+        let pool = ThreadPool::new(threads);
+        let mut workspace = vec![f32::NAN; prepared.workspace_len(problem, threads)];
+        let stride = problem.in_channels + case.setting.input_gap;
+        let input = Rows::new(&case.input, problem.in_rows(), problem.in_channels, stride).unwrap();
+        let out = case.check(&what, |residual, out| {
+            let activation = case.setting.activation;
+            prepared.run(problem, &pool, input, residual, activation, out, &mut workspace).unwrap();
+        })?;
+        results.push(out.into_iter().map(f32::to_bits).collect::<Vec<_>>());
+    }
+    for result in &results {
+        prop_assert_eq!(result, &results[0], "{} depends on the threads", what);
+    }
+    Ok(())
 }
 
 proptest! {
@@ -222,27 +265,14 @@ proptest! {
 
     #[test]
     fn algorithms_agree_with_the_reference(problem in problem(), setting in setting()) {
-        let (case, weights) = case(&problem, setting);
+        let (mut case, weights) = case(&problem, setting);
         for isa in Isa::available() {
             for algorithm in algorithms() {
-                if algorithm.accepts(&problem, isa).is_err() {
-                    continue;
+                if algorithm.accepts(&problem, isa).is_ok() {
+                    prop_assert!(algorithm.cost(&problem, isa, 2) > 0.0);
+                    case.allowance = allowance(*algorithm, &problem);
+                    run_case(*algorithm, isa, &problem, &case, &weights, &[1, 3])?;
                 }
-                let what = format!("{} on {isa}", algorithm.name());
-                prop_assert!(algorithm.cost(&problem, isa, 2) > 0.0);
-                let prepared = algorithm.prepare(&problem, isa, &weights, case.bias.as_deref()).unwrap();
-                let mut results = Vec::new();
-                for threads in [1, 3] {
-                    let pool = ThreadPool::new(threads);
-                    let mut workspace = vec![f32::NAN; prepared.workspace_len(&problem, threads)];
-                    let stride = problem.in_channels + setting.input_gap;
-                    let input = Rows::new(&case.input, problem.in_rows(), problem.in_channels, stride).unwrap();
-                    results.push(case.check(&what, |residual, out| {
-                        prepared.run(&problem, &pool, input, residual, setting.activation, out, &mut workspace).unwrap();
-                    })?);
-                }
-                let bits = |v: &Vec<f32>| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-                prop_assert_eq!(bits(&results[0]), bits(&results[1]), "{} depends on the threads", what);
             }
         }
     }
@@ -316,6 +346,7 @@ fn transposed_case(problem: &TransposedProblem, setting: Setting) -> (Case, Vec<
         residual,
         reference,
         depth: shape.taps() * group_in,
+        allowance: 0.0,
     };
     (case, weights)
 }

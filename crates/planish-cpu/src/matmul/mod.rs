@@ -9,6 +9,7 @@
 
 mod driver;
 mod pack;
+mod piece;
 mod plain;
 mod tile;
 
@@ -18,8 +19,9 @@ mod tests;
 pub(crate) use driver::{
     MAX_TAPS, Product, RowSource, RowTable, SharedScratch, for_each_with_slot, scratch_len,
 };
-pub(crate) use pack::AlignedNumbers;
 pub use pack::PackedMatrix;
+pub(crate) use pack::{AlignedNumbers, panel_width};
+pub(crate) use piece::{PIECE_ROWS, Piece};
 pub(crate) use plain::PlainRows;
 
 use crate::epilogue::{Activation, Epilogue};

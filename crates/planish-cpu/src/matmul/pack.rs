@@ -1,5 +1,7 @@
 //! The right operand of a product, cut into panels the inner loop reads front to back.
 
+use std::ops::Range;
+
 use crate::isa::Isa;
 use planish_memory::prefer_huge_pages;
 
@@ -61,6 +63,11 @@ pub(super) fn panel_vectors(isa: Isa) -> usize {
     }
 }
 
+/// How many columns a full panel has.
+pub(crate) fn panel_width(isa: Isa) -> usize {
+    panel_vectors(isa) * isa.lanes()
+}
+
 impl PackedMatrix {
     /// Packs the matrix whose row `k` is `source[start + n * step]` for `(start, step) = row(k)`.
     ///
@@ -73,18 +80,30 @@ impl PackedMatrix {
         source: &[f32],
         row: impl Fn(usize) -> (usize, usize),
     ) -> Self {
+        Self::from_panels(isa, rows, columns, |columns, data| {
+            let padded = columns.len().next_multiple_of(isa.lanes());
+            for (k, slots) in data.chunks_exact_mut(padded).enumerate() {
+                let (start, step) = row(k);
+                for (column, slot) in columns.clone().zip(slots) {
+                    *slot = source[start + column * step];
+                }
+            }
+        })
+    }
+
+    /// Packs a matrix that `fill` writes: it is called with the columns of each panel and the numbers of the panel,
+    /// row by row; the rows are padded to whole vectors, and zero so far.
+    pub(crate) fn from_panels(
+        isa: Isa,
+        rows: usize,
+        columns: usize,
+        fill: impl Fn(Range<usize>, &mut [f32]),
+    ) -> Self {
         let mut packed = Self::zeros(isa, rows, columns);
         for panel in 0..packed.panels() {
             let (first, width) = packed.panel_columns(panel);
-            let start = first * rows;
-            let padded = packed.panel_width(panel);
-            let data = &mut packed.data.as_mut_slice()[start..start + padded * rows];
-            for (k, slots) in data.chunks_exact_mut(padded).enumerate() {
-                let (start, step) = row(k);
-                for (n, slot) in slots[..width].iter_mut().enumerate() {
-                    *slot = source[start + (first + n) * step];
-                }
-            }
+            let (start, len) = (first * rows, packed.panel_width(panel) * rows);
+            fill(first..first + width, &mut packed.data.as_mut_slice()[start..start + len]);
         }
         packed
     }
@@ -145,15 +164,16 @@ impl PackedMatrix {
     }
 
     fn full_width(&self) -> usize {
-        panel_vectors(self.isa) * self.isa.lanes()
+        panel_width(self.isa)
     }
 
-    pub(super) fn panels(&self) -> usize {
+    /// How many panels there are.
+    pub(crate) fn panels(&self) -> usize {
         self.columns.div_ceil(self.full_width())
     }
 
     /// The first column of a panel and how many columns it has, padding not counted.
-    pub(super) fn panel_columns(&self, panel: usize) -> (usize, usize) {
+    pub(crate) fn panel_columns(&self, panel: usize) -> (usize, usize) {
         let first = panel * self.full_width();
         (first, self.full_width().min(self.columns - first))
     }

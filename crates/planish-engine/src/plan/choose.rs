@@ -6,7 +6,7 @@
 //! all plans of a session.
 
 use super::wisdom::{Winner, Wisdom};
-use planish_cpu::conv::{ConvAlgorithm, ConvProblem, PreparedConv, WeightsKey, algorithms};
+use planish_cpu::conv::{ConvAlgorithm, ConvProblem, PreparedConv, WeightsKey, algorithms, plain_error};
 use planish_cpu::epilogue::Activation;
 use planish_cpu::isa::Isa;
 use planish_cpu::matmul::PackedMatrix;
@@ -18,15 +18,28 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+/// [`ChooserOptions::max_error`] where nothing else is asked for: the largest that keeps whole networks within 1e-4 of
+/// other engines, whose own rounding makes up half of that in the worst of them (`bench/check_models.py`).
+pub const MAX_ERROR: f32 = 2e-6;
+
 /// How algorithms are chosen.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ChooserOptions {
     /// Whether candidates are measured where nothing is remembered.
     pub tune: bool,
     /// Where winners are remembered; `None` for this session only.
     pub wisdom: Option<PathBuf>,
-    /// Only this algorithm, wherever it accepts the problem (for experiments and tests).
+    /// Only this algorithm, wherever it accepts the problem and whatever its error (for experiments and tests).
     pub only: Option<String>,
+    /// The largest relative L2 error that is to be expected of a convolution's result. Algorithms beyond it are left out;
+    /// adding up the products as they are is always allowed, and so is what errs no more than that.
+    pub max_error: f32,
+}
+
+impl Default for ChooserOptions {
+    fn default() -> Self {
+        Self { tune: false, wisdom: None, only: None, max_error: MAX_ERROR }
+    }
 }
 
 /// An algorithm that could do a convolution.
@@ -93,25 +106,43 @@ impl Chooser {
     pub fn candidates(&self, problem: &ConvProblem) -> Vec<Candidate> {
         let mut found: Vec<Candidate> = self
             .accepting(problem)
+            .into_iter()
             .map(|(a, estimate)| Candidate { algorithm: a.name(), estimate, measured: None })
             .collect();
         found.sort_by(|a, b| a.estimate.total_cmp(&b.estimate));
         found
     }
 
-    fn accepting(&self, problem: &ConvProblem) -> impl Iterator<Item = (&'static dyn ConvAlgorithm, f64)> {
-        let found: Vec<_> = algorithms()
+    fn accepting(&self, problem: &ConvProblem) -> Vec<(&'static dyn ConvAlgorithm, f64)> {
+        let able: Vec<_> =
+            algorithms().iter().copied().filter(|a| a.accepts(problem, self.isa).is_ok()).collect();
+        let asked: Vec<_> =
+            able.iter().copied().filter(|a| self.options.only.as_deref() == Some(a.name())).collect();
+        let taken = match asked.is_empty() {
+            false => asked,
+            true => able.into_iter().filter(|a| self.is_exact_enough(*a, problem)).collect(),
+        };
+        taken.into_iter().map(|a| (a, 1e-6 * a.cost(problem, self.isa, self.threads))).collect()
+    }
+
+    fn is_exact_enough(&self, algorithm: &dyn ConvAlgorithm, problem: &ConvProblem) -> bool {
+        algorithm.error(problem) <= self.options.max_error.max(plain_error(problem))
+    }
+
+    /// What `max_error` left out, as the end of a reason.
+    fn left_out(&self, problem: &ConvProblem) -> String {
+        if self.options.only.is_some() {
+            return String::new();
+        }
+        let names: Vec<String> = algorithms()
             .iter()
-            .filter(|a| a.accepts(problem, self.isa).is_ok())
-            .map(|a| (*a, 1e-6 * a.cost(problem, self.isa, self.threads)))
+            .filter(|a| a.accepts(problem, self.isa).is_ok() && !self.is_exact_enough(**a, problem))
+            .map(|a| format!("{} {:.1e}", a.name(), a.error(problem)))
             .collect();
-        let only = self
-            .options
-            .only
-            .as_deref()
-            .filter(|o| found.iter().any(|(a, _)| a.name() == *o))
-            .map(str::to_string);
-        found.into_iter().filter(move |(a, _)| only.as_deref().is_none_or(|o| a.name() == o))
+        if names.is_empty() {
+            return String::new();
+        }
+        format!("; left out, expected error above {:.1e}: {}", self.options.max_error, names.join(", "))
     }
 
     /// The pick for `problem` with these weights (ONNX's order) and bias.
@@ -126,7 +157,7 @@ impl Chooser {
         if candidates.is_empty() {
             return Err(Error::unsupported("no convolution algorithm accepts this problem"));
         }
-        let key = format!("{problem:?} threads {}", self.threads);
+        let key = format!("{problem:?} threads {} error {:e}", self.threads, self.options.max_error);
         let remembered = lock(&self.wisdom).winners.get(&key).cloned();
         if let Some(winner) = remembered
             && let Some(pick) = candidates.iter().find(|c| c.algorithm == winner.algorithm)
@@ -157,7 +188,7 @@ impl Chooser {
                 problem,
                 weights,
                 bias,
-                format!("measured, ms: {}", times.join(", ")),
+                format!("measured, ms: {}{}", times.join(", "), self.left_out(problem)),
             );
         }
         let estimates: Vec<String> =
@@ -166,6 +197,7 @@ impl Chooser {
             1 => "the only one that accepts the shape".to_string(),
             _ => format!("estimated, megacycles: {}", estimates.join(", ")),
         };
+        let reason = reason + &self.left_out(problem);
         self.pick(candidates[0].algorithm, problem, weights, bias, reason)
     }
 

@@ -138,6 +138,10 @@ impl ConvAlgorithm for Fft {
         cost::cycles(&grid, &blocking, problem, isa, threads)
     }
 
+    fn error(&self, problem: &ConvProblem) -> f32 {
+        cost::error(problem)
+    }
+
     fn prepare(
         &self,
         problem: &ConvProblem,

@@ -5,7 +5,7 @@
 //! AVX-512 make 56 multiply-adds for 30 loads.
 //!
 //! A complex product can do with three multiplications, of sums of parts. Measured, that is 2 to 10 % faster where tiles
-//! and weights stay in the caches and up to 40 % slower where they do not: a third plane of the tiles is moved, and no
+//! and weights stay in the caches and up to 60 % slower where they do not: a third plane of the tiles is moved, and no
 //! more than 4×2 accumulators of three parts fit the registers, so panels are read more often.
 
 use crate::isa::Isa;

@@ -1,0 +1,88 @@
+//! A piece of a product, computed by the calling thread.
+
+use std::ops::Range;
+
+use super::pack::PackedMatrix;
+use super::tile::{self, Tile};
+use crate::epilogue::{Destination, Epilogue};
+use crate::simd::Simd;
+use crate::view::RowsMut;
+
+/// The most rows of a tile of any instruction set.
+const MOST_ROWS: usize = 14;
+
+/// The most rows of a [`Piece`].
+pub(crate) const PIECE_ROWS: usize = 112;
+
+/// Some rows of a plain left operand times one panel of the right, of which some rows take part.
+#[derive(Clone, Copy)]
+pub(crate) struct Piece<'a> {
+    /// The right operand.
+    pub matrix: &'a PackedMatrix,
+    /// Its panel.
+    pub panel: usize,
+    /// The first of its rows that takes part, and how many do.
+    pub first: usize,
+    /// As many as the left operand has numbers in a row.
+    pub depth: usize,
+    /// At most this many products are added up before their sum is added to that of those before them.
+    ///
+    /// A rounding error is proportional to the partial sum at the time, so a long sum errs more than a sum of
+    /// shorter ones (Higham, *Accuracy and Stability of Numerical Algorithms*, 2002, §4.2).
+    pub longest_sum: usize,
+    /// The left operand.
+    pub left: *const f32,
+    /// Numbers from row to row.
+    pub left_step: usize,
+    /// The rows of the left operand, at most [`PIECE_ROWS`].
+    pub rows: usize,
+    /// Where the columns of the panel go, those that pad it included.
+    pub out: *mut f32,
+    /// Numbers from row to row.
+    pub out_step: usize,
+}
+
+impl Piece<'_> {
+    /// Computes the piece. The order of no sum depends on how rows are cut into pieces.
+    ///
+    /// # Safety
+    /// The left operand is readable and the output writable for the extents the fields state, the output by
+    /// nobody else; `S` is the instruction set that the matrix is packed for.
+    #[inline(always)]
+    pub(crate) unsafe fn run<S: Simd>(&self, s: S) {
+        let Self { matrix, panel, rows, .. } = *self;
+        let width = matrix.panel_width(panel);
+        let Range { start, end } = self.first * width..(self.first + self.depth) * width;
+        let right = &matrix.panel(panel)[start..end];
+        assert!(rows <= PIECE_ROWS && matrix.isa() == S::ISA);
+        let outputs: [usize; PIECE_ROWS] = std::array::from_fn(|row| row);
+        // SAFETY: promised by the caller.
+        let out = unsafe { RowsMut::from_raw(self.out, rows, width, self.out_step) };
+        let tiles = rows.div_ceil(tile::max_rows(S::ISA));
+        let runs = self.depth.div_ceil(self.longest_sum).max(1);
+        for i in 0..tiles {
+            let (from, to) = (i * rows / tiles, (i + 1) * rows / tiles);
+            let whole = Destination::new(&out, &Epilogue::default(), 0, width, &raw const outputs[from]);
+            let mut addresses = [std::ptr::null(); MOST_ROWS];
+            for run in 0..runs {
+                let (start, end) = (run * self.depth / runs, (run + 1) * self.depth / runs);
+                for (row, address) in addresses.iter_mut().enumerate().take(to - from) {
+                    *address = self.left.wrapping_add((from + row) * self.left_step + start);
+                }
+                let tile = Tile {
+                    table: addresses.as_ptr(),
+                    table_stride: MOST_ROWS,
+                    taps: 1,
+                    tap_len: end - start,
+                    panel: right[start * width..].as_ptr(),
+                    bias: std::ptr::null(),
+                    destination: if run == 0 { whole } else { whole.accumulating() },
+                };
+                // SAFETY: the addresses are those of `to - from` rows from number `start` on, which the
+                // caller promises as he does the output, written in the first run; the panel has `depth`
+                // rows.
+                unsafe { tile::compute(s, &tile, to - from, width) };
+            }
+        }
+    }
+}
