@@ -38,13 +38,14 @@ fn input(batch: usize, height: usize) -> Tensor {
     random_input(DType::F32, &[batch, 5, height, 9], (batch * 100 + height) as u64).unwrap()
 }
 
-/// Sums of 162 products of numbers near one: 1e-5 is far above their rounding and far below any mistake.
+/// Sums of 162 products of numbers near one: 1e-4 is far above their rounding, that of Winograd's algorithm included,
+/// and far below any mistake.
 fn agree(want: &[Tensor], got: &[Tensor]) {
     assert_eq!(want.len(), got.len());
     for (w, g) in want.iter().zip(got) {
         assert_eq!(w.shape(), g.shape());
         for (a, b) in w.to_f64s().into_iter().zip(g.to_f64s()) {
-            assert!((a - b).abs() <= 1e-5 * (1.0 + a.abs()), "{a} became {b}");
+            assert!((a - b).abs() <= 1e-4 * (1.0 + a.abs()), "{a} became {b}");
         }
     }
 }

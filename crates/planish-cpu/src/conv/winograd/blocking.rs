@@ -13,12 +13,6 @@ const BLOCK_NUMBERS: usize = 192 * 1024;
 /// beyond the second level give them: a row of a panel feeds as many multiply-adds as there are tiles.
 const LEAST_TILES: usize = 28;
 
-/// The same where the weights come from memory.
-const LEAST_TILES_FROM_MEMORY: usize = 56;
-
-/// More weights than this are not expected to stay in a cache of several cores.
-const CACHED_WEIGHTS: usize = 4 * 1024 * 1024;
-
 /// The cut of a problem for a number of threads. Neither changes the order of any sum.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Blocking {
@@ -45,8 +39,7 @@ impl Blocking {
         let (channels, width) = (problem.in_channels, panel_width(isa));
         let by_cache = BLOCK_NUMBERS / (form.products() * (channels + width));
         let weights = form.products() * channels * problem.out_channels;
-        let fewest = if weights > CACHED_WEIGHTS { LEAST_TILES_FROM_MEMORY } else { LEAST_TILES };
-        let most = by_cache.clamp(fewest, PIECE_ROWS);
+        let most = by_cache.clamp(LEAST_TILES, PIECE_ROWS);
         let tiles = grid.tiles.max(1);
         let least = tiles.div_ceil(most);
         let threads = threads.max(1);

@@ -115,6 +115,7 @@ impl<const H: usize, const W: usize, const OH: usize, const OW: usize> SimdOp fo
 ///
 /// # Safety
 /// A vector is readable at `products` for each of `H * W` points.
+#[allow(clippy::needless_range_loop)] // as in `transform::output`
 #[inline(always)]
 unsafe fn along_height<S: Simd, const H: usize, const W: usize, const OH: usize>(
     s: S,
@@ -124,13 +125,13 @@ unsafe fn along_height<S: Simd, const H: usize, const W: usize, const OH: usize>
     let mut lines = [[s.zero(); W]; OH];
     for x in 0..W {
         let mut column = [s.zero(); H];
-        for (y, slot) in column.iter_mut().enumerate() {
+        for y in 0..H {
             // SAFETY: promised by the caller.
-            *slot = unsafe { s.load(products.add((y * W + x) * point_step)) };
+            column[y] = unsafe { s.load(products.add((y * W + x) * point_step)) };
         }
         let column: [S::F32; OH] = transform::output(s, &column);
-        for (line, v) in lines.iter_mut().zip(column) {
-            line[x] = v;
+        for y in 0..OH {
+            lines[y][x] = column[y];
         }
     }
     lines

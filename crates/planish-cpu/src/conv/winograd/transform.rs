@@ -57,6 +57,8 @@ pub(super) fn input<S: Simd, const N: usize>(s: S, d: &[S::F32; N]) -> [S::F32; 
 }
 
 /// `M` outputs from products at `N` points: `Aᵀ v` in the words of Lavin and Gray. One point is no transform.
+// An iterator over the pairs is not unrolled, which takes 40 % more time.
+#[allow(clippy::needless_range_loop)]
 #[inline(always)]
 pub(super) fn output<S: Simd, const N: usize, const M: usize>(s: S, v: &[S::F32; N]) -> [S::F32; M] {
     let mut y = [v[0]; M];
@@ -83,8 +85,8 @@ pub(super) fn output<S: Simd, const N: usize, const M: usize>(s: S, v: &[S::F32;
         } else {
             s.mul(s.splat(powers(0)), parts[0])
         };
-        for (pair, &part) in parts.iter().enumerate().take(pairs).skip(1) {
-            sum = scaled_add(s, powers(pair), part, sum);
+        for pair in 1..pairs {
+            sum = scaled_add(s, powers(pair), parts[pair], sum);
         }
         y[i] = sum;
     }
