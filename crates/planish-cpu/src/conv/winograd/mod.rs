@@ -1,31 +1,32 @@
-//! Convolution by minimal filtering (Winograd; Lavin and Gray, *Fast Algorithms for Convolutional Neural Networks*,
-//! CVPR 2016), for stride 1, dilation 1 and one group.
+//! Convolution by minimal filtering (Winograd; Lavin and Gray, *Fast Algorithms for Convolutional Neural
+//! Networks*, CVPR 2016), for stride 1, dilation 1 and one group.
 //!
-//! A tile of m×m outputs of an r×r kernel sees n×n inputs, n = m + r - 1. Its transform has n×n points; there, the
-//! convolution is a product for each point and pair of channels: n² instead of m²r², 2.25 times fewer for
-//! F(2×2, 3×3), 4 times for F(4×4, 3×3), 5.06 times for F(6×6, 3×3). The same for kernels of 5 and 7, and along one
-//! axis for 1×r and r×1. Over channels, the products of a point are a matrix product, [tiles × C] · [C × K].
+//! A tile of m×m outputs of an r×r kernel sees n×n inputs, n = m + r - 1. Its transform has n×n points;
+//! there, the convolution is a product for each point and pair of channels: n² instead of m²r², 2.25 times
+//! fewer for F(2×2, 3×3), 4 times for F(4×4, 3×3), 5.06 times for F(6×6, 3×3). The same for kernels of 5 and
+//! 7, and along one axis for 1×r and r×1. Over channels, the products of a point are a matrix product, [tiles
+//! × C] · [C × K].
 //!
-//! A run takes a block of tiles, as many as the second-level cache holds transformed ([`blocking`]); transforms them
-//! ([`gather`], `[point][tile][C]`); and for each panel of output channels multiplies point by point with the packed
-//! weights (`[panel][point][C][panel width]`, read front to back) and transforms back ([`scatter`]) into the output,
-//! with bias, residual and activation. Only the block is ever in memory.
+//! A run takes a block of tiles, as many as the second-level cache holds transformed ([`blocking`]);
+//! transforms them ([`gather`], `[point][tile][C]`); and for each panel of output channels multiplies point
+//! by point with the packed weights (`[panel][point][C][panel width]`, read front to back) and transforms
+//! back ([`scatter`]) into the output, with bias, residual and activation. Only the block is ever in memory.
 //!
-//! Two things differ from sums of products. The result is less exact, see [`cost::error`]; and an infinity or NaN in
-//! the input spreads over the tiles that see it.
+//! Two things differ from sums of products. The result is less exact, see [`cost::error`]; and an infinity or
+//! NaN in the input spreads over the tiles that see it.
 //!
-//! Measured on a core of a Zen 4 with AVX-512 (118 GFLOP/s), least of many times while other programs ran; the floor
-//! is the time of the multiply-adds of the products alone:
+//! Measured on a core of a Zen 4 with AVX-512 (118 GFLOP/s), least of many times while other programs ran;
+//! the floor is the time of the multiply-adds of the products alone:
 //!
 //! | layer | best plain | 2×2 | 4×4 | 6×6 | floor of the best | reached |
 //! |---|---|---|---|---|---|---|
-//! | 56² × 64 → 64 | 2026 µs | 1080 µs | 645 µs | **625 µs** | 444 µs | 71 % |
+//! | 56² × 64 → 64 | 2039 µs | 1080 µs | 645 µs | **625 µs** | 444 µs | 71 % |
 //! | 28² × 128 → 128 | 1990 µs | 982 µs | 592 µs | **559 µs** | 444 µs | 79 % |
 //! | 14² × 256 → 256 | 1976 µs | 938 µs | **762 µs** | 803 µs | 639 µs | 84 % |
 //! | 7² × 512 → 512 | 1980 µs | **1227 µs** | 1412 µs | 2654 µs | 1136 µs | 93 % |
 //!
-//! What is lost with many pixels are the transforms, with few the weights, which grow by n²/r². Cutting off sums
-//! ([`Form::longest_sum`]) takes 4 to 8 % from 128 channels on.
+//! What is lost with many pixels are the transforms, with few the weights, which grow by n²/r². Cutting off
+//! sums ([`Form::longest_sum`]) takes some 7 % from 128 channels on.
 
 mod blocking;
 mod cost;

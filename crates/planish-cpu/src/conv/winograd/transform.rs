@@ -57,7 +57,7 @@ pub(super) fn input<S: Simd, const N: usize>(s: S, d: &[S::F32; N]) -> [S::F32; 
 }
 
 /// `M` outputs from products at `N` points: `Aᵀ v` in the words of Lavin and Gray. One point is no transform.
-// An iterator over the pairs is not unrolled, which takes 40 % more time.
+// An iterator over the pairs is not unrolled, which takes up to 40 % more time.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
 pub(super) fn output<S: Simd, const N: usize, const M: usize>(s: S, v: &[S::F32; N]) -> [S::F32; M] {
