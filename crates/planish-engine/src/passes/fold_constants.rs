@@ -80,7 +80,7 @@ mod tests {
     use planish_graph::ops::math::binary::BinaryFunction::{Add, Mul};
     use planish_graph::ops::math::unary::UnaryFunction::Relu;
     use planish_graph::ops::movement::expand::Expand;
-    use planish_graph::ops::nn::quantize::{DequantizeLinear, Granularity};
+    use planish_graph::ops::nn::quantized::quantize::{DequantizeLinear, Granularity};
 
     #[test]
     fn constants_are_computed() {

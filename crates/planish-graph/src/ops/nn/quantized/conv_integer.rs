@@ -4,14 +4,14 @@
 //! adds an integer bias and brings them to the scale of its output (Jacob et al., 2018). The second is what older
 //! quantised models hold; newer ones say the same with QuantizeLinear and DequantizeLinear around Conv.
 
-use super::checks::{expect_shape, same_type};
-use super::conv::{Conv, add_per_channel, convolve, shaped};
 use super::scales::requantize;
 use crate::attributes::Attributes;
 use crate::error::Result;
 use crate::infer::Fact;
 use crate::invalid;
 use crate::limits::room;
+use crate::ops::nn::checks::{expect_shape, same_type};
+use crate::ops::nn::conv::{Conv, add_per_channel, convolve, shaped};
 use crate::ops::{Arity, NodeReader, Operator, optional, optional_fact, required, required_fact};
 use crate::tensor::{DType, Tensor};
 use std::sync::Arc;
@@ -78,7 +78,7 @@ fn sums(
 }
 
 impl ConvInteger {
-    pub(super) fn read(node: &mut NodeReader) -> Result<Arc<dyn Operator>> {
+    pub(in crate::ops::nn) fn read(node: &mut NodeReader) -> Result<Arc<dyn Operator>> {
         Ok(Arc::new(ConvInteger { conv: Conv::from_attributes(&node.attributes)? }))
     }
 }
@@ -116,7 +116,7 @@ impl Operator for ConvInteger {
 }
 
 impl QLinearConv {
-    pub(super) fn read(node: &mut NodeReader) -> Result<Arc<dyn Operator>> {
+    pub(in crate::ops::nn) fn read(node: &mut NodeReader) -> Result<Arc<dyn Operator>> {
         Ok(Arc::new(QLinearConv { conv: Conv::from_attributes(&node.attributes)? }))
     }
 }
@@ -163,7 +163,7 @@ impl Operator for QLinearConv {
             invalid!("the scale of x, the scale of y and the zero point of y must hold one number each")
         };
         let multipliers: Vec<f32> = w_scales.iter().map(|w| x_scale * w / y_scale).collect();
-        let plane = super::checks::product(&shape[2..]).max(1);
+        let plane = crate::ops::nn::checks::product(&shape[2..]).max(1);
         let mut values: Vec<i128> = room(&shape)?;
         for (index, sums) in sums.chunks_exact(plane).enumerate() {
             let multiplier = multipliers[index % shape[1] % multipliers.len()];

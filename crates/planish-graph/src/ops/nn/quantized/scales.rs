@@ -4,9 +4,9 @@
 //! One scale for the tensor, one for each index of an axis (Krishnamoorthi, "Quantizing deep convolutional networks for
 //! efficient inference", 2018: one a channel saves most of the accuracy), or one for each block of an axis.
 
-use super::checks::product;
 use crate::error::Result;
 use crate::invalid;
+use crate::ops::nn::checks::product;
 use crate::tensor::{DType, index};
 
 /// Which scale belongs to which element of a tensor.

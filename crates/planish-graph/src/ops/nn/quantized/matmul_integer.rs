@@ -4,7 +4,6 @@
 //! integers or brought to the scale of the output. Scales and zero points are one number, or one for each row of `a`
 //! and each column of `b`.
 
-use super::conv::shaped;
 use super::conv_integer::byte_type;
 use super::scales::requantize;
 use crate::attributes::Attributes;
@@ -13,6 +12,7 @@ use crate::infer::Fact;
 use crate::invalid;
 use crate::limits::{element_count, room};
 use crate::ops::math::matmul::MatMulShape;
+use crate::ops::nn::conv::shaped;
 use crate::ops::{Arity, NodeReader, Operator, optional, optional_fact, required, required_fact};
 use crate::tensor::{DType, Tensor, index};
 use std::sync::Arc;
@@ -112,7 +112,7 @@ fn count(inputs: &[Option<Fact>], [a, b]: [usize; 2]) -> u64 {
 }
 
 impl MatMulInteger {
-    pub(super) fn read(_node: &mut NodeReader) -> Result<Arc<dyn Operator>> {
+    pub(in crate::ops::nn) fn read(_node: &mut NodeReader) -> Result<Arc<dyn Operator>> {
         Ok(Arc::new(MatMulInteger))
     }
 }
@@ -127,7 +127,7 @@ impl Operator for MatMulInteger {
     fn infer(&self, inputs: &[Option<Fact>], _outputs: usize) -> Result<Vec<Fact>> {
         for index in [0, 1] {
             let dtype = byte_type(inputs, index)?;
-            super::checks::same_type(inputs, index + 2, dtype)?;
+            crate::ops::nn::checks::same_type(inputs, index + 2, dtype)?;
         }
         Ok(vec![shaped(DType::I32, infer_shape(inputs, [0, 1], &[2], &[3])?)])
     }
@@ -148,7 +148,7 @@ impl Operator for MatMulInteger {
 }
 
 impl QLinearMatMul {
-    pub(super) fn read(_node: &mut NodeReader) -> Result<Arc<dyn Operator>> {
+    pub(in crate::ops::nn) fn read(_node: &mut NodeReader) -> Result<Arc<dyn Operator>> {
         Ok(Arc::new(QLinearMatMul))
     }
 }
@@ -163,7 +163,7 @@ impl Operator for QLinearMatMul {
     fn infer(&self, inputs: &[Option<Fact>], _outputs: usize) -> Result<Vec<Fact>> {
         for (values, zero) in [(0, 2), (3, 5)] {
             let dtype = byte_type(inputs, values)?;
-            super::checks::same_type(inputs, zero, dtype)?;
+            crate::ops::nn::checks::same_type(inputs, zero, dtype)?;
         }
         let target = byte_type(inputs, 7)?;
         let scale = required_fact(inputs, 1)?.dtype;
@@ -171,7 +171,7 @@ impl Operator for QLinearMatMul {
             invalid!("input 1 is of type {scale}, where a float type is expected");
         }
         for index in [4, 6] {
-            super::checks::same_type(inputs, index, scale)?;
+            crate::ops::nn::checks::same_type(inputs, index, scale)?;
         }
         for index in [6, 7] {
             match required_fact(inputs, index)?.shape() {

@@ -4,13 +4,13 @@
 //! Integer-Arithmetic-Only Inference" (2018). Pairs of the first two around an operator (QDQ) are how ONNX says that the
 //! operator may be computed in integers.
 
-use super::checks::float_input;
 use super::scales::{ScaleLayout, quantize, round_to};
 use crate::attributes::Attributes;
 use crate::error::{Context, Result};
 use crate::infer::Fact;
 use crate::invalid;
 use crate::limits::room;
+use crate::ops::nn::checks::float_input;
 use crate::ops::{Arity, NodeReader, Operator, optional, optional_fact, required, required_fact};
 use crate::tensor::{DType, Tensor};
 use std::sync::Arc;
@@ -95,7 +95,7 @@ pub struct QuantizeLinear {
 }
 
 impl QuantizeLinear {
-    pub(super) fn read(node: &mut NodeReader) -> Result<Arc<dyn Operator>> {
+    pub(in crate::ops::nn) fn read(node: &mut NodeReader) -> Result<Arc<dyn Operator>> {
         Ok(Arc::new(QuantizeLinear {
             granularity: Granularity::from_attributes(&node.attributes)?,
             output_dtype: read_type(&node.attributes, "output_dtype")?,
@@ -171,7 +171,7 @@ pub struct DequantizeLinear {
 }
 
 impl DequantizeLinear {
-    pub(super) fn read(node: &mut NodeReader) -> Result<Arc<dyn Operator>> {
+    pub(in crate::ops::nn) fn read(node: &mut NodeReader) -> Result<Arc<dyn Operator>> {
         Ok(Arc::new(DequantizeLinear {
             granularity: Granularity::from_attributes(&node.attributes)?,
             output_dtype: read_type(&node.attributes, "output_dtype")?,
@@ -194,7 +194,7 @@ impl Operator for DequantizeLinear {
         if !scale.dtype.is_float() {
             invalid!("input 1 is of type {}, where a float type is expected", scale.dtype);
         }
-        super::checks::same_type(inputs, 2, x.dtype)?;
+        crate::ops::nn::checks::same_type(inputs, 2, x.dtype)?;
         let dtype = self.output_dtype.unwrap_or(scale.dtype);
         if !dtype.is_float() {
             invalid!("attribute \"output_dtype\" is {dtype}, where a float type is expected");
@@ -227,7 +227,7 @@ impl Operator for DequantizeLinear {
 pub struct DynamicQuantizeLinear;
 
 impl DynamicQuantizeLinear {
-    pub(super) fn read(_node: &mut NodeReader) -> Result<Arc<dyn Operator>> {
+    pub(in crate::ops::nn) fn read(_node: &mut NodeReader) -> Result<Arc<dyn Operator>> {
         Ok(Arc::new(DynamicQuantizeLinear))
     }
 }

@@ -1,0 +1,7 @@
+//! Networks in integers: from and to floating point by scales and zero points, and the products in between (Jacob et al.,
+//! arXiv 1712.05877).
+
+pub mod conv_integer;
+pub mod matmul_integer;
+pub mod quantize;
+pub mod scales;
