@@ -49,6 +49,10 @@ const REACH: usize = 16;
 fn product(rewriter: &Rewriter, id: NodeId) -> Option<(ValueId, Tensor)> {
     let (node, _) = rewriter.node_of::<MatMul>(id)?;
     let x = node.input(0).filter(|&x| rewriter.rank(x) == Some(4))?;
+    // A product of no rows is empty, a convolution over an axis without elements an error.
+    if rewriter.dims(x).is_some_and(|dims| dims.contains(&Dim::Fixed(0))) {
+        return None;
+    }
     let matrix = rewriter.constant_input(node, 1).filter(|w| w.dtype().is_float())?;
     let &[inputs, outputs] = matrix.shape() else { return None };
     if matrix.is_empty() || !returns_to_channels_first(rewriter, node.output()?) {
