@@ -9,16 +9,15 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The product of `shape`, or an error where it overflows `isize` (so that byte counts stay addressable).
+/// The product of `shape`, or an error where it overflows `isize` (so that byte counts stay addressable). Where an extent
+/// is zero that holds for the others, too, as in NumPy: the product of any of them can then be taken without a check.
 pub fn element_count(shape: &[usize]) -> Result<usize> {
-    if shape.contains(&0) {
-        return Ok(0);
-    }
-    shape
+    let largest = shape
         .iter()
-        .try_fold(1usize, |n, &d| n.checked_mul(d))
+        .try_fold(1usize, |n, &d| n.checked_mul(d.max(1)))
         .filter(|&n| n <= isize::MAX as usize / 16)
-        .ok_or_else(|| Error::limit(format!("shape {shape:?} has more elements than can be addressed")))
+        .ok_or_else(|| Error::limit(format!("shape {shape:?} has more elements than can be addressed")))?;
+    Ok(if shape.contains(&0) { 0 } else { largest })
 }
 
 /// An empty vector with room for the elements of `shape`; an error where this thread's budget could not hold it or the
@@ -119,7 +118,8 @@ mod tests {
     #[test]
     fn counts_overflow_as_errors() {
         assert_eq!(element_count(&[2, 3, 4]).unwrap(), 24);
-        assert_eq!(element_count(&[usize::MAX, 0, 7]).unwrap(), 0);
+        assert_eq!(element_count(&[1 << 40, 0, 7]).unwrap(), 0);
+        assert!(element_count(&[usize::MAX, 0, 7]).is_err());
         assert!(element_count(&[usize::MAX, 2]).is_err());
         assert!(element_count(&[1 << 40, 1 << 40]).is_err());
     }

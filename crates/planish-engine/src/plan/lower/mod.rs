@@ -28,6 +28,7 @@ use super::placement::{self, Placement};
 use super::{BufferView, Kernel, Operand, Step, StepInfo, memory};
 use crate::run::environment::Environment;
 use planish_graph::error::Context;
+use planish_graph::limits::element_count;
 use planish_graph::{DType, Error, Fact, Graph, Node, Result, Tensor, ValueId};
 use std::collections::{HashMap, HashSet};
 
@@ -121,6 +122,11 @@ pub(crate) fn channel_concat(node: &Node, facts: &Facts<'_>, layouts: &[Layout])
 
 /// Compiles a specialised graph.
 pub(crate) fn lower(graph: &Graph, facts: &[Option<Fact>], target: &Target<'_>) -> Result<super::Plan> {
+    for (value, fact) in graph.values.iter().zip(facts) {
+        if let Some(shape) = fact.as_ref().and_then(|f| f.shape()) {
+            element_count(shape).context(|| format!("value \"{}\"", value.name))?;
+        }
+    }
     let known = Facts { graph, facts };
     let layouts = layout::assign(&known);
     let placements = placement::assign(&known, &layouts);
