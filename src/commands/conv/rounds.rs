@@ -3,8 +3,8 @@
 
 use super::laboratory::Effort;
 use planish_cpu::conv::reference::Reference;
-use planish_cpu::conv::{ConvProblem, PreparedConv};
-use planish_cpu::epilogue::Activation;
+use planish_cpu::conv::{ConvCall, ConvProblem, PreparedConv};
+use planish_cpu::epilogue::Epilogue;
 use planish_cpu::threads::ThreadPool;
 use planish_cpu::view::{Rows, RowsMut};
 use planish_graph::{DType, Error, Result, Tensor};
@@ -111,10 +111,9 @@ impl<'a> Rounds<'a> {
         let output = RowsMut::dense(output, problem.out_rows(), problem.out_channels).map_err(wrong)?;
         let workspace = self.workspace.as_mut_slice()?;
         let prepared = &self.candidates[candidate].prepared;
+        let call = ConvCall { input, epilogue: Epilogue::default(), output, workspace };
         let start = Instant::now();
-        prepared
-            .run(problem, self.pool, input, None, Activation::None, output, workspace)
-            .map_err(Error::invalid)?;
+        prepared.run(problem, self.pool, call).map_err(Error::invalid)?;
         Ok(start.elapsed().as_secs_f64() * 1e3)
     }
 }

@@ -4,9 +4,8 @@
 //! of a channels-last image is contiguous in just that order. Pointwise, direct, indirect and im2col differ
 //! only in how they find the rows of the left operand.
 
-use super::problem::check_workspace;
-use super::{ConvAlgorithm, ConvProblem, PreparedConv, WeightsKey};
-use crate::epilogue::{Activation, Epilogue};
+use super::{ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey};
+use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::matmul::{PackedMatrix, Product, RowSource};
 use crate::threads::ThreadPool;
@@ -92,6 +91,14 @@ pub(super) fn prepare<L: Lowering>(
 }
 
 impl<L: Lowering> PreparedConv for Dense<L> {
+    fn algorithm(&self) -> &dyn ConvAlgorithm {
+        &self.lowering
+    }
+
+    fn key(&self) -> &WeightsKey {
+        &self.key
+    }
+
     fn workspace_len(&self, problem: &ConvProblem, threads: usize) -> usize {
         if self.lowering.accepts(problem, self.key.isa).is_err() {
             return 0;
@@ -99,36 +106,15 @@ impl<L: Lowering> PreparedConv for Dense<L> {
         self.lowering.workspace_len(problem, threads, &self.weights)
     }
 
-    fn run(
-        &self,
-        problem: &ConvProblem,
-        pool: &ThreadPool,
-        input: Rows<'_>,
-        residual: Option<Rows<'_>>,
-        activation: Activation,
-        output: RowsMut<'_>,
-        workspace: &mut [f32],
-    ) -> Result<(), String> {
-        self.lowering.accepts(problem, self.key.isa)?;
-        check_key(&self.key, &self.lowering.weights_key(problem, self.key.isa))?;
-        let epilogue = Epilogue { residual, activation };
-        problem.check_views(&input, &epilogue, &output)?;
-        check_workspace(workspace.len(), self.workspace_len(problem, pool.threads()))?;
-        if output.rows() != 0 {
-            let weights = &self.weights;
-            self.lowering.lower(DenseCall { problem, weights, pool, input, epilogue, output, workspace });
-        }
-        Ok(())
+    unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: ConvCall<'_>) {
+        let ConvCall { input, epilogue, output, workspace } = call;
+        let weights = &self.weights;
+        self.lowering.lower(DenseCall { problem, weights, pool, input, epilogue, output, workspace });
     }
 
     fn bytes(&self) -> usize {
         self.weights.groups.iter().map(PackedMatrix::bytes).sum()
     }
-}
-
-/// Refuses to run a problem with weights packed for another.
-pub(super) fn check_key(prepared: &WeightsKey, asked: &WeightsKey) -> Result<(), String> {
-    if prepared == asked { Ok(()) } else { Err(format!("weights of {prepared:?} cannot serve {asked:?}")) }
 }
 
 /// How much slower products become where the pixels of a tile are a multiple of 4 KiB apart and so meet in one

@@ -6,16 +6,14 @@
 //! of its own group, so that every lane of every multiply-add counts. Depthwise layers with several outputs for
 //! each input are the case of one input channel a group.
 
-use super::dense::check_key;
-use super::problem::check_workspace;
 use super::window::{Walk, Window};
-use super::{ConvAlgorithm, ConvProblem, PreparedConv, WeightsKey};
-use crate::epilogue::{Activation, Destination, Epilogue};
+use super::{ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey};
+use crate::epilogue::{Destination, Epilogue};
 use crate::isa::Isa;
 use crate::matmul::AlignedNumbers;
 use crate::simd::{Simd, SimdOp, dispatch};
 use crate::threads::ThreadPool;
-use crate::view::{Rows, RowsMut};
+use crate::view::RowsMut;
 
 /// The algorithm.
 #[derive(Clone, Copy, Debug)]
@@ -111,31 +109,25 @@ struct PreparedGrouped {
 }
 
 impl PreparedConv for PreparedGrouped {
+    fn algorithm(&self) -> &dyn ConvAlgorithm {
+        &Grouped
+    }
+
+    fn key(&self) -> &WeightsKey {
+        &self.key
+    }
+
     fn workspace_len(&self, _problem: &ConvProblem, _threads: usize) -> usize {
         0
     }
 
-    fn run(
-        &self,
-        problem: &ConvProblem,
-        pool: &ThreadPool,
-        input: Rows<'_>,
-        residual: Option<Rows<'_>>,
-        activation: Activation,
-        output: RowsMut<'_>,
-        workspace: &mut [f32],
-    ) -> Result<(), String> {
+    unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: ConvCall<'_>) {
         let isa = self.key.isa;
-        Grouped.accepts(problem, isa)?;
-        check_key(&self.key, &Grouped.weights_key(problem, isa))?;
-        let epilogue = Epilogue { residual, activation };
-        problem.check_views(&input, &epilogue, &output)?;
-        check_workspace(workspace.len(), 0)?;
-        let Some(walk) = Walk::new(problem, &input, max_pixels(isa)) else { return Ok(()) };
+        let ConvCall { input, epilogue, output, .. } = call;
+        let Some(walk) = Walk::new(problem, &input, max_pixels(isa)) else { return };
         walk.for_each_line(pool, &|lines| {
             dispatch(isa, Lines { walk: &walk, prepared: self, epilogue, output: &output, lines });
         });
-        Ok(())
     }
 
     fn bytes(&self) -> usize {

@@ -30,7 +30,8 @@ mod tests;
 pub use problem::ConvProblem;
 pub use transposed::{PreparedTransposed, TransposedProblem};
 
-use crate::epilogue::Activation;
+use self::problem::check_workspace;
+use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
@@ -92,32 +93,60 @@ pub trait ConvAlgorithm: Sync {
     ) -> Result<Box<dyn PreparedConv>, String>;
 }
 
+/// What a run of a convolution reads and writes.
+pub struct ConvCall<'a> {
+    /// A row of `in_channels` for each of the N·D·H·W pixels.
+    pub input: Rows<'a>,
+    /// What follows the sum; a residual has a row of `out_channels` for each output pixel.
+    pub epilogue: Epilogue<'a>,
+    /// A row of `out_channels` for each output pixel.
+    pub output: RowsMut<'a>,
+    /// At least [`PreparedConv::workspace_len`] numbers of any value.
+    pub workspace: &'a mut [f32],
+}
+
 /// A convolution with its weights packed, ready to run any number of times from any number of threads.
 pub trait PreparedConv: Send + Sync {
+    /// The algorithm that packed the weights.
+    fn algorithm(&self) -> &dyn ConvAlgorithm;
+
+    /// What the packed weights depend on.
+    fn key(&self) -> &WeightsKey;
+
     /// The `f32` of workspace a run needs.
     fn workspace_len(&self, problem: &ConvProblem, threads: usize) -> usize;
 
-    /// Computes `output = activation(convolution + bias + residual)`.
+    /// [`PreparedConv::run`] behind its checks; the output has at least one row.
     ///
-    /// `input` has a row of `in_channels` for each of the N·D·H·W pixels, `output` and `residual` one of
-    /// `out_channels` for each output pixel. The workspace has at least `workspace_len` numbers of any value.
-    /// An error, with nothing written, where the shapes do not match the problem or the problem is not one
-    /// that was prepared for.
-    ///
-    /// The result does not depend on the number of threads, not even in its last bit.
-    fn run(
-        &self,
-        problem: &ConvProblem,
-        pool: &ThreadPool,
-        input: Rows<'_>,
-        residual: Option<Rows<'_>>,
-        activation: Activation,
-        output: RowsMut<'_>,
-        workspace: &mut [f32],
-    ) -> Result<(), String>;
+    /// # Safety
+    /// The algorithm accepts the problem, the weights were packed for it, and the views and the workspace of the
+    /// call have the lengths it states.
+    unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: ConvCall<'_>);
 
     /// The memory of the packed weights.
     fn bytes(&self) -> usize;
+
+    /// Computes the convolution plus bias, with the epilogue behind it.
+    ///
+    /// An error, with nothing written, where the shapes do not match the problem or the problem is not one
+    /// that was prepared for. The result does not depend on the number of threads, not even in its last bit.
+    fn run(&self, problem: &ConvProblem, pool: &ThreadPool, call: ConvCall<'_>) -> Result<(), String> {
+        let (algorithm, isa) = (self.algorithm(), self.key().isa);
+        algorithm.accepts(problem, isa)?;
+        check_key(self.key(), &algorithm.weights_key(problem, isa))?;
+        problem.check_views(&call.input, &call.epilogue, &call.output)?;
+        check_workspace(call.workspace.len(), self.workspace_len(problem, pool.threads()))?;
+        if call.output.rows() != 0 {
+            // SAFETY: all of it was just checked.
+            unsafe { self.compute(problem, pool, call) };
+        }
+        Ok(())
+    }
+}
+
+/// Refuses to run a problem with weights packed for another.
+fn check_key(prepared: &WeightsKey, asked: &WeightsKey) -> Result<(), String> {
+    if prepared == asked { Ok(()) } else { Err(format!("weights of {prepared:?} cannot serve {asked:?}")) }
 }
 
 /// The [`ConvAlgorithm::error`] of adding products one after the other in `f32`.

@@ -152,6 +152,20 @@ impl ConvProblem {
         self.pads_begin != [0; 3] || self.pads_end != [0; 3]
     }
 
+    /// The height and width of the kernel of a valid problem of two dimensions whose taps and outputs are
+    /// neighbours, which is what tiles are transformed for; the refusal of any other names `what` was asked.
+    pub(super) fn flat_and_dense(&self, what: &str) -> Result<[usize; 2], String> {
+        self.validate()?;
+        let Self { kernel, stride, dilation, in_size, .. } = *self;
+        if kernel[0] != 1 || in_size[0] != 1 || self.out_size()?[0] != 1 {
+            return Err(format!("{what} is for two dimensions"));
+        }
+        if stride[1..] != [1; 2] || (1..3).any(|axis| dilation[axis] != 1 && kernel[axis] != 1) {
+            return Err(format!("{what} needs stride 1 and dilation 1"));
+        }
+        Ok([kernel[1], kernel[2]])
+    }
+
     /// Refuses weights and biases of other lengths than the problem's.
     pub(super) fn check_weights(&self, weights: &[f32], bias: Option<&[f32]>) -> Result<(), String> {
         if weights.len() != self.weights_len() {

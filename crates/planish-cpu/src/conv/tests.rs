@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::reference::{Reference, convolve};
 use super::*;
+use crate::epilogue::Activation;
 
 /// Numbers between -1 and 1 that look random, the same for the same seed.
 pub(super) fn numbers(len: usize, seed: u64) -> Vec<f32> {
@@ -249,8 +250,9 @@ pub(super) fn run_case(
         let stride = problem.in_channels + case.setting.input_gap;
         let input = Rows::new(&case.input, problem.in_rows(), problem.in_channels, stride).unwrap();
         let out = case.check(&what, |residual, out| {
-            let activation = case.setting.activation;
-            prepared.run(problem, &pool, input, residual, activation, out, &mut workspace).unwrap();
+            let epilogue = Epilogue { residual, activation: case.setting.activation };
+            let workspace = &mut workspace;
+            prepared.run(problem, &pool, ConvCall { input, epilogue, output: out, workspace }).unwrap();
         })?;
         results.push(out.into_iter().map(f32::to_bits).collect::<Vec<_>>());
     }
@@ -293,7 +295,8 @@ proptest! {
             let input = Rows::new(&case.input, shape.in_rows(), shape.in_channels, stride).unwrap();
             let pool = ThreadPool::new(2);
             case.check(&format!("transposed on {isa}"), |residual, out| {
-                prepared.run(&problem, &pool, input, residual, setting.activation, out).unwrap();
+                let epilogue = Epilogue { residual, activation: setting.activation };
+                prepared.run(&problem, &pool, input, epilogue, out).unwrap();
             })?;
         }
     }
@@ -362,15 +365,13 @@ fn prepared_weights_serve_other_sizes_but_not_other_shapes() {
     let run = |problem: &ConvProblem| {
         let input = numbers(problem.in_rows() * problem.in_channels, 2);
         let mut output = vec![0.0; problem.out_rows() * problem.out_channels];
-        prepared.run(
-            problem,
-            &pool,
-            Rows::dense(&input, problem.in_rows(), problem.in_channels).unwrap(),
-            None,
-            Activation::None,
-            RowsMut::dense(&mut output, problem.out_rows(), problem.out_channels).unwrap(),
-            &mut [],
-        )
+        let call = ConvCall {
+            input: Rows::dense(&input, problem.in_rows(), problem.in_channels).unwrap(),
+            epilogue: Epilogue::default(),
+            output: RowsMut::dense(&mut output, problem.out_rows(), problem.out_channels).unwrap(),
+            workspace: &mut [],
+        };
+        prepared.run(problem, &pool, call)
     };
     assert!(run(&larger).is_ok());
     assert!(run(&other).is_err());

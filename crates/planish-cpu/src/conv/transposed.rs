@@ -6,10 +6,9 @@
 //! view is Shi et al.'s, arXiv 1609.07009). Each phase is one indirect matrix product that writes its own
 //! pixels: no zeros are multiplied, and no result is added to from two sides.
 
-use super::dense::check_key;
 use super::problem::{check_bias, check_shape};
-use super::{ConvProblem, WeightsKey};
-use crate::epilogue::{Activation, Epilogue};
+use super::{ConvProblem, WeightsKey, check_key};
+use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::matmul::{MAX_TAPS, PackedMatrix, Product, RowSource, RowTable};
 use crate::threads::ThreadPool;
@@ -169,15 +168,14 @@ impl PreparedTransposed {
         })
     }
 
-    /// Computes `output = activation(transposed convolution + bias + residual)`, with views as in
-    /// [`super::PreparedConv::run`].
+    /// Computes the transposed convolution plus bias, with the epilogue behind it; views are as in
+    /// [`super::ConvCall`].
     pub fn run(
         &self,
         problem: &TransposedProblem,
         pool: &ThreadPool,
         input: Rows<'_>,
-        residual: Option<Rows<'_>>,
-        activation: Activation,
+        epilogue: Epilogue<'_>,
         output: RowsMut<'_>,
     ) -> Result<(), String> {
         problem.validate()?;
@@ -189,7 +187,7 @@ impl PreparedTransposed {
         check_shape("input", input.rows(), input.channels(), shape.in_rows(), shape.in_channels)?;
         let rows = problem.out_rows();
         check_shape("output", output.rows(), output.channels(), rows, shape.out_channels)?;
-        if let Some(r) = residual {
+        if let Some(r) = epilogue.residual {
             check_shape("residual", r.rows(), r.channels(), rows, shape.out_channels)?;
         }
         let out_size = problem.out_size()?;
@@ -201,7 +199,7 @@ impl PreparedTransposed {
                     matrix,
                     first_column: group * shape.group_out(),
                     bias: self.bias.as_deref(),
-                    epilogue: Epilogue { residual, activation },
+                    epilogue,
                 };
                 product.check(&source, &output)?;
                 // SAFETY: checked just now; the phases and rows of a phase are distinct output pixels; no

@@ -24,28 +24,27 @@ pub(crate) use pack::{AlignedNumbers, panel_width};
 pub(crate) use piece::{PIECE_ROWS, Piece};
 pub(crate) use plain::PlainRows;
 
-use crate::epilogue::{Activation, Epilogue};
+use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
 
-/// `out = activation(a · b + bias + residual)`.
+/// `out = a · b + bias`, with the epilogue behind it.
 ///
 /// `a` is M×K (rows times channels), `b` K×N packed for an instruction set, `bias` N numbers or none,
-/// `residual` and `out` M×N. Mismatched shapes are an error and leave `out` untouched.
+/// the residual and `out` M×N. Mismatched shapes are an error and leave `out` untouched.
 pub fn matmul(
     pool: &ThreadPool,
     a: Rows<'_>,
     b: &PackedMatrix,
     bias: Option<&[f32]>,
-    residual: Option<Rows<'_>>,
-    activation: Activation,
+    epilogue: Epilogue<'_>,
     out: RowsMut<'_>,
 ) -> Result<(), String> {
     if a.channels() != b.rows() {
         return Err(format!("the left operand has {} columns, the right {} rows", a.channels(), b.rows()));
     }
-    let product = Product { matrix: b, first_column: 0, bias, epilogue: Epilogue { residual, activation } };
+    let product = Product { matrix: b, first_column: 0, bias, epilogue };
     let source = PlainRows::new(a, b.columns());
     product.check(&source, &out)?;
     if out.rows() != a.rows() {
@@ -70,5 +69,5 @@ pub fn matmul_dynamic(
     out: RowsMut<'_>,
 ) -> Result<(), String> {
     let packed = PackedMatrix::from_strided(isa, b, a.channels(), columns, row_step, column_step)?;
-    matmul(pool, a, &packed, None, None, Activation::None, out)
+    matmul(pool, a, &packed, None, Epilogue::default(), out)
 }

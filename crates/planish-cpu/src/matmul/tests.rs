@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::epilogue::Activation;
 
 fn numbers(len: usize, seed: usize) -> Vec<f32> {
     (0..len).map(|i| ((i * 7919 + seed * 104_729) % 1021) as f32 / 510.0 - 1.0).collect()
@@ -62,16 +63,10 @@ proptest! {
             let mut results = Vec::new();
             for threads in [1, 3] {
                 let mut out = vec![f32::NAN; rows * columns];
-                matmul(
-                    &ThreadPool::new(threads),
-                    a,
-                    &packed,
-                    bias.as_deref(),
-                    residual.as_ref().map(|r| Rows::dense(r, rows, columns).unwrap()),
-                    Activation::None,
-                    RowsMut::dense(&mut out, rows, columns).unwrap(),
-                )
-                .unwrap();
+                let residual = residual.as_ref().map(|r| Rows::dense(r, rows, columns).unwrap());
+                let epilogue = Epilogue { residual, ..Epilogue::default() };
+                let view = RowsMut::dense(&mut out, rows, columns).unwrap();
+                matmul(&ThreadPool::new(threads), a, &packed, bias.as_deref(), epilogue, view).unwrap();
                 check(isa.name(), a, |k, n| b[k * row_step + n * column_step], columns, &start, &out);
                 results.push(out.into_iter().map(f32::to_bits).collect::<Vec<_>>());
             }
@@ -95,7 +90,8 @@ fn shapes_that_do_not_fit_are_errors() {
     let run = |depth: usize, rows: usize, columns: usize, bias: Option<&[f32]>| {
         let mut out = [0.0; 64];
         let a = Rows::dense(&a, 2, depth).unwrap();
-        matmul(&pool, a, &b, bias, None, Activation::None, RowsMut::dense(&mut out, rows, columns).unwrap())
+        let view = RowsMut::dense(&mut out, rows, columns).unwrap();
+        matmul(&pool, a, &b, bias, Epilogue::default(), view)
     };
     assert!(run(3, 2, 4, None).is_ok());
     assert!(run(4, 2, 4, None).is_err());
@@ -111,7 +107,8 @@ fn nan_and_infinity_pass_through() {
         let b = PackedMatrix::from_strided(isa, &[1.0, 1.0], 2, 1, 1, 1).unwrap();
         let mut out = [0.0; 2];
         let (rows, view) = (Rows::dense(&a, 2, 2).unwrap(), RowsMut::dense(&mut out, 2, 1).unwrap());
-        matmul(&ThreadPool::new(1), rows, &b, None, None, Activation::Relu, view).unwrap();
+        let epilogue = Epilogue { activation: Activation::Relu, ..Epilogue::default() };
+        matmul(&ThreadPool::new(1), rows, &b, None, epilogue, view).unwrap();
         assert!(out[0].is_nan() && out[1] == f32::INFINITY, "{isa}: {out:?}");
     }
 }

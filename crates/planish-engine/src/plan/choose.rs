@@ -6,8 +6,10 @@
 //! all plans of a session.
 
 use super::wisdom::{Winner, Wisdom};
-use planish_cpu::conv::{ConvAlgorithm, ConvProblem, PreparedConv, WeightsKey, algorithms, plain_error};
-use planish_cpu::epilogue::Activation;
+use planish_cpu::conv::{
+    ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey, algorithms, plain_error,
+};
+use planish_cpu::epilogue::Epilogue;
 use planish_cpu::isa::Isa;
 use planish_cpu::matmul::PackedMatrix;
 use planish_cpu::threads::ThreadPool;
@@ -294,8 +296,10 @@ fn measure(problem: &ConvProblem, prepared: &dyn PreparedConv, pool: &ThreadPool
         ) else {
             return f64::MAX;
         };
+        let epilogue = Epilogue::default();
+        let call = ConvCall { input: from, epilogue, output: to, workspace: &mut workspace };
         let start = Instant::now();
-        if prepared.run(problem, pool, from, None, Activation::None, to, &mut workspace).is_err() {
+        if prepared.run(problem, pool, call).is_err() {
             return f64::MAX;
         }
         let time = start.elapsed().as_secs_f64() * 1e3;

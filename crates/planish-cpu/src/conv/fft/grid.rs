@@ -47,17 +47,11 @@ pub(super) struct Place {
 impl Grid {
     /// The tiles of a problem, or why it cannot be cut into tiles of this size.
     pub(super) fn new(problem: &ConvProblem, size: usize) -> Result<Self, String> {
-        problem.validate()?;
+        let kernel = problem.flat_and_dense("a Fourier transform")?;
         let out = problem.out_size()?;
-        let ConvProblem { batch, in_size, kernel, stride, dilation, pads_begin, .. } = *problem;
-        if kernel[0] != 1 || in_size[0] != 1 || out[0] != 1 {
-            return Err("convolution by Fourier transforms is for two dimensions".to_owned());
-        }
-        if stride[1..] != [1; 2] || (1..3).any(|axis| dilation[axis] != 1 && kernel[axis] != 1) {
-            return Err("convolution by Fourier transforms needs stride 1 and dilation 1".to_owned());
-        }
+        let ConvProblem { batch, in_size, pads_begin, .. } = *problem;
         let pair = |triple: [usize; 3]| [triple[1], triple[2]];
-        let (kernel, out_size) = (pair(kernel), pair(out));
+        let out_size = pair(out);
         if kernel.iter().any(|&k| k > size) {
             return Err(format!("a kernel of {}×{} does not fit a tile of {size}", kernel[0], kernel[1]));
         }

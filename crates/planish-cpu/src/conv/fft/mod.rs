@@ -68,14 +68,10 @@ use self::grid::Grid;
 use self::run::Run;
 use self::transform::Roots;
 use self::weights::Spectra;
-use super::dense::check_key;
-use super::problem::check_workspace;
-use super::{ConvAlgorithm, ConvProblem, PreparedConv, WeightsKey};
-use crate::epilogue::{Activation, Epilogue};
+use super::{ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey};
 use crate::isa::Isa;
 use crate::matmul::AlignedNumbers;
 use crate::threads::ThreadPool;
-use crate::view::{Rows, RowsMut};
 
 /// The numbers that the spectra of the weights may take: 128 MiB for a layer are enough, and more would seldom be read
 /// in less time than others multiply.
@@ -183,6 +179,14 @@ struct Prepared {
 }
 
 impl PreparedConv for Prepared {
+    fn algorithm(&self) -> &dyn ConvAlgorithm {
+        &self.algorithm
+    }
+
+    fn key(&self) -> &WeightsKey {
+        &self.key
+    }
+
     fn workspace_len(&self, problem: &ConvProblem, threads: usize) -> usize {
         let Ok(grid) = self.algorithm.grid(problem) else { return 0 };
         if is_channelwise(problem) {
@@ -192,25 +196,10 @@ impl PreparedConv for Prepared {
         }
     }
 
-    fn run(
-        &self,
-        problem: &ConvProblem,
-        pool: &ThreadPool,
-        input: Rows<'_>,
-        residual: Option<Rows<'_>>,
-        activation: Activation,
-        output: RowsMut<'_>,
-        workspace: &mut [f32],
-    ) -> Result<(), String> {
+    unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: ConvCall<'_>) {
         let isa = self.key.isa;
-        let grid = self.algorithm.grid(problem)?;
-        check_key(&self.key, &self.algorithm.weights_key(problem, isa))?;
-        let epilogue = Epilogue { residual, activation };
-        problem.check_views(&input, &epilogue, &output)?;
-        check_workspace(workspace.len(), self.workspace_len(problem, pool.threads()))?;
-        if output.rows() == 0 {
-            return Ok(());
-        }
+        let Ok(grid) = self.algorithm.grid(problem) else { return };
+        let ConvCall { input, epilogue, output, workspace } = call;
         let blocking = self.algorithm.blocking(&grid, problem, isa, pool.threads());
         let channelwise = is_channelwise(problem);
         let columns = problem.out_channels / self.groups.len();
@@ -235,7 +224,6 @@ impl PreparedConv for Prepared {
                 run.all(&blocking, pool, workspace);
             }
         }
-        Ok(())
     }
 
     fn bytes(&self) -> usize {

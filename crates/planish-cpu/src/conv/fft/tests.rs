@@ -7,8 +7,10 @@ use super::scratch::scratch_len;
 use super::transform::{Complex, MAX_SIZE, Roots, roots, transform};
 use super::*;
 use crate::conv::reference::convolve;
+use crate::epilogue::Epilogue;
 use crate::simd::{Simd, SimdOp, dispatch};
 use crate::testing::random;
+use crate::view::{Rows, RowsMut};
 
 const ALL: [Fft; 4] = [EIGHT, SIXTEEN, THIRTY_TWO, SIXTY_FOUR];
 
@@ -261,15 +263,14 @@ proptest! {
                     let mut workspace = vec![f32::NAN; prepared.workspace_len(&problem, threads)];
                     let stride = outputs + gap;
                     let mut out = vec![7.5; rows * stride];
-                    prepared.run(
-                        &problem,
-                        &pool,
-                        Rows::dense(&input, problem.in_rows(), problem.in_channels).unwrap(),
-                        Some(Rows::dense(&residual, rows, outputs).unwrap()),
-                        Activation::None,
-                        RowsMut::new(&mut out, rows, outputs, stride).unwrap(),
-                        &mut workspace,
-                    ).unwrap();
+                    let shortcut = Some(Rows::dense(&residual, rows, outputs).unwrap());
+                    let call = ConvCall {
+                        input: Rows::dense(&input, problem.in_rows(), problem.in_channels).unwrap(),
+                        epilogue: Epilogue { residual: shortcut, ..Epilogue::default() },
+                        output: RowsMut::new(&mut out, rows, outputs, stride).unwrap(),
+                        workspace: &mut workspace,
+                    };
+                    prepared.run(&problem, &pool, call).unwrap();
                     for (i, &got) in out.iter().enumerate() {
                         let (row, channel) = (i / stride, i % stride);
                         if channel >= outputs {

@@ -44,14 +44,10 @@ mod tests;
 use self::blocking::Blocking;
 use self::grid::Form;
 use self::run::Run;
-use super::dense::check_key;
-use super::problem::check_workspace;
-use super::{ConvAlgorithm, ConvProblem, PreparedConv, WeightsKey};
-use crate::epilogue::{Activation, Epilogue};
+use super::{ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey};
 use crate::isa::Isa;
 use crate::matmul::PackedMatrix;
 use crate::threads::ThreadPool;
-use crate::view::{Rows, RowsMut};
 
 /// The algorithm with a number of outputs along each axis of a tile.
 #[derive(Clone, Copy, Debug)]
@@ -70,20 +66,12 @@ pub(super) const SIX: Winograd = Winograd { name: "winograd 6x6", outputs: 6 };
 impl Winograd {
     /// The form that a problem gets, or why it cannot have one.
     fn form(&self, problem: &ConvProblem) -> Result<Form, String> {
-        problem.validate()?;
-        let ConvProblem { kernel, stride, dilation, groups, .. } = *problem;
-        if groups != 1 {
-            return Err("Winograd's algorithm needs a single group".to_owned());
+        let [height, width] = problem.flat_and_dense(self.name)?;
+        if problem.groups != 1 {
+            return Err(format!("{} needs a single group", self.name));
         }
-        if kernel[0] != 1 || problem.out_size()?[0] != 1 || problem.in_size[0] != 1 {
-            return Err("Winograd's algorithm is for two dimensions".to_owned());
-        }
-        if stride[1..] != [1; 2] || (1..3).any(|axis| dilation[axis] != 1 && kernel[axis] != 1) {
-            return Err("Winograd's algorithm needs stride 1 and dilation 1".to_owned());
-        }
-        Form::new(self.outputs, [kernel[1], kernel[2]]).ok_or_else(|| {
-            format!("{} has no transforms for a {}x{} kernel", self.name, kernel[1], kernel[2])
-        })
+        Form::new(self.outputs, [height, width])
+            .ok_or_else(|| format!("{} has no transforms for a {height}x{width} kernel", self.name))
     }
 }
 
@@ -139,32 +127,25 @@ struct Prepared {
 }
 
 impl PreparedConv for Prepared {
+    fn algorithm(&self) -> &dyn ConvAlgorithm {
+        &self.algorithm
+    }
+
+    fn key(&self) -> &WeightsKey {
+        &self.key
+    }
+
     fn workspace_len(&self, problem: &ConvProblem, threads: usize) -> usize {
         let form = self.algorithm.form(problem);
         form.map_or(0, |form| Blocking::new(form, problem, self.key.isa, threads).workspace_len(threads))
     }
 
-    fn run(
-        &self,
-        problem: &ConvProblem,
-        pool: &ThreadPool,
-        input: Rows<'_>,
-        residual: Option<Rows<'_>>,
-        activation: Activation,
-        output: RowsMut<'_>,
-        workspace: &mut [f32],
-    ) -> Result<(), String> {
-        let form = self.algorithm.form(problem)?;
-        check_key(&self.key, &self.algorithm.weights_key(problem, self.key.isa))?;
-        let epilogue = Epilogue { residual, activation };
-        problem.check_views(&input, &epilogue, &output)?;
+    unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: ConvCall<'_>) {
+        let Ok(form) = self.algorithm.form(problem) else { return };
+        let ConvCall { input, epilogue, output, workspace } = call;
         let blocking = Blocking::new(form, problem, self.key.isa, pool.threads());
-        check_workspace(workspace.len(), blocking.workspace_len(pool.threads()))?;
-        if output.rows() != 0 {
-            let (bias, zeros, weights) = (self.bias.as_deref(), &self.zeros[..], &self.weights);
-            Run { blocking, weights, bias, zeros, input, output, epilogue }.run(pool, workspace);
-        }
-        Ok(())
+        let (bias, zeros, weights) = (self.bias.as_deref(), &self.zeros[..], &self.weights);
+        Run { blocking, weights, bias, zeros, input, output, epilogue }.run(pool, workspace);
     }
 
     fn bytes(&self) -> usize {

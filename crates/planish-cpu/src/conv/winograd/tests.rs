@@ -7,7 +7,9 @@ use super::super::tests::{allowance, case, numbers, run_case, setting};
 use super::super::{algorithms, indirect};
 use super::points::weight_matrix;
 use super::*;
+use crate::epilogue::Epilogue;
 use crate::simd::{Portable, Simd};
+use crate::view::{Rows, RowsMut};
 
 const ALL: [Winograd; 3] = [TWO, FOUR, SIX];
 
@@ -120,7 +122,8 @@ fn compare(
     let rows = Rows::dense(&input, problem.in_rows(), problem.in_channels).unwrap();
     let view = RowsMut::dense(&mut out, problem.out_rows(), problem.out_channels).unwrap();
     let pool = ThreadPool::new(threads);
-    prepared.run(problem, &pool, rows, None, Activation::None, view, &mut workspace).unwrap();
+    let (epilogue, workspace) = (Epilogue::default(), &mut workspace[..]);
+    prepared.run(problem, &pool, ConvCall { input: rows, epilogue, output: view, workspace }).unwrap();
     (out, convolve(problem, &input, &weights, None).unwrap().sums)
 }
 

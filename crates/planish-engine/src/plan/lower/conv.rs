@@ -1,8 +1,8 @@
 //! Convolutions with constant weights, plain and transposed, with everything fused behind them.
 
 use super::{Facts, Family, Layout, Lowering, Operand, Wish};
-use planish_cpu::conv::{ConvProblem, PreparedTransposed, TransposedProblem};
-use planish_cpu::epilogue::Activation;
+use planish_cpu::conv::{ConvCall, ConvProblem, PreparedTransposed, TransposedProblem};
+use planish_cpu::epilogue::{Activation, Epilogue};
 use planish_graph::ops::nn::conv::Conv;
 use planish_graph::ops::nn::conv_transpose::ConvTranspose;
 use planish_graph::ops::nn::fused::{ConvAdd, FusedActivation};
@@ -114,7 +114,8 @@ impl Family for TransposedConvolutions {
         let from = operand.clone();
         l.push(info, &[&operand], &[&output], move |env| {
             let (input, target) = (env.rows(&from)?, env.rows_mut(&output));
-            prepared.run(&problem, env.pool, input, None, activation, target).map_err(Error::invalid)
+            let epilogue = Epilogue { residual: None, activation };
+            prepared.run(&problem, env.pool, input, epilogue, target).map_err(Error::invalid)
         });
         Ok(())
     }
@@ -154,11 +155,11 @@ impl Family for Convolutions {
         let activation = activation(fused);
         let (from, residual_from, prepared) = (input.clone(), residual.clone(), choice.prepared);
         l.push(info, &reads, &[&output, &scratch], move |env| {
-            let (input, target) = (env.rows(&from)?, env.rows_mut(&output));
+            let (input, output) = (env.rows(&from)?, env.rows_mut(&output));
             let residual = residual_from.as_ref().map(|r| env.rows(r)).transpose()?;
-            let workspace = env.scratch(&scratch);
-            let done = prepared.run(&problem, env.pool, input, residual, activation, target, workspace);
-            done.map_err(Error::invalid)
+            let epilogue = Epilogue { residual, activation };
+            let call = ConvCall { input, epilogue, output, workspace: env.scratch(&scratch) };
+            prepared.run(&problem, env.pool, call).map_err(Error::invalid)
         });
         Ok(())
     }

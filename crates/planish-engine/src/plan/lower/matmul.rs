@@ -1,6 +1,7 @@
 //! Matrix products: Gemm and MatMul, with the right operand packed when the plan is made where it is constant.
 
 use super::{Facts, Family, Layout, Lowering, Wish, rows_of};
+use planish_cpu::epilogue::Epilogue;
 use planish_cpu::matmul::{matmul, matmul_dynamic};
 use planish_graph::ops::math::gemm::Gemm;
 use planish_graph::ops::math::matmul::{MatMul, MatMulShape};
@@ -81,7 +82,8 @@ fn lower_gemm(l: &mut Lowering<'_>, node: &Node, gemm: &Gemm) -> Result<()> {
     let from = operand.clone();
     l.push(info, &[&operand], &[&target], move |env| {
         let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
-        matmul(env.pool, input, &packed, bias.as_deref(), None, activation, output).map_err(Error::invalid)
+        let epilogue = Epilogue { residual: None, activation };
+        matmul(env.pool, input, &packed, bias.as_deref(), epilogue, output).map_err(Error::invalid)
     });
     Ok(())
 }
@@ -103,7 +105,8 @@ fn lower_matmul(l: &mut Lowering<'_>, node: &Node) -> Result<()> {
         let info = l.info(node, "packed product", "the right operand is constant");
         l.push(info, &[&left_operand], &[&target], move |env| {
             let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
-            matmul(env.pool, input, &packed, None, None, activation, output).map_err(Error::invalid)
+            let epilogue = Epilogue { residual: None, activation };
+            matmul(env.pool, input, &packed, None, epilogue, output).map_err(Error::invalid)
         });
         return Ok(());
     }
