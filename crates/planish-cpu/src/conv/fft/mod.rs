@@ -74,6 +74,7 @@ use super::{ConvAlgorithm, ConvProblem, PreparedConv, WeightsKey};
 use crate::epilogue::{Activation, Epilogue};
 use crate::isa::Isa;
 use crate::matmul::AlignedNumbers;
+use crate::rates::Work;
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
 
@@ -132,10 +133,10 @@ impl ConvAlgorithm for Fft {
         self.grid(problem).map(|_| ())
     }
 
-    fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
-        let Ok(grid) = self.grid(problem) else { return f64::INFINITY };
+    fn work(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> Work {
+        let Ok(grid) = self.grid(problem) else { return Work::default() };
         let blocking = self.blocking(&grid, problem, isa, threads);
-        cost::cycles(&grid, &blocking, problem, isa, threads)
+        cost::work(&grid, &blocking, problem, isa, threads)
     }
 
     fn error(&self, problem: &ConvProblem) -> f32 {
