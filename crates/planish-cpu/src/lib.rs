@@ -23,6 +23,7 @@ pub mod peak;
 pub mod pooling;
 pub mod processors;
 mod product;
+pub mod rates;
 pub mod reduce;
 pub mod resize;
 pub mod softmax;

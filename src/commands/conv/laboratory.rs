@@ -9,7 +9,10 @@ use planish_cpu::conv::reference::convolve_at;
 use planish_cpu::conv::{ConvAlgorithm, ConvProblem, algorithms};
 use planish_cpu::isa::Isa;
 use planish_cpu::peak::peak_flops;
+use planish_cpu::rates::Rates;
 use planish_cpu::threads::ThreadPool;
+use planish_engine::plan::rates;
+use planish_engine::plan::wisdom::Wisdom;
 use planish_graph::{Error, Result};
 use serde_json::{Value, json};
 
@@ -97,8 +100,7 @@ pub struct Laboratory {
     pool: ThreadPool,
     /// The measured limit of all threads together, in GFLOP/s.
     pub peak_gflops: f64,
-    /// Cycles a millisecond, as the cost model counts them.
-    cycles: f64,
+    rates: Rates,
     max_memory: usize,
 }
 
@@ -111,12 +113,10 @@ impl Laboratory {
             let pools = (0..PEAK_POOLS).map(|_| ThreadPool::new(threads));
             pools.map(|pool| peak_flops(isa, &pool)).fold(0.0, f64::max)
         };
-        // The cost model counts cycles of a core that does a multiply-add of 16 numbers in each, or two of 8; without fusing
-        // two products and two sums of 4.
-        let per_cycle = if isa == Isa::Portable { 16.0 } else { 32.0 };
-        let cycles = peak(1) / per_cycle * 1e-3;
         let peak_gflops = peak(pool.threads()) * 1e-9;
-        Laboratory { isa, pool, peak_gflops, cycles, max_memory }
+        let fitted = Wisdom::default_path().and_then(|path| rates::load(&rates::path_beside(&path), isa));
+        let rates = fitted.unwrap_or_else(|| Rates::defaults(isa));
+        Laboratory { isa, pool, peak_gflops, rates, max_memory }
     }
 
     /// The threads in use.
@@ -132,7 +132,7 @@ impl Laboratory {
     /// Milliseconds that `algorithm`'s cost comes to; `None` where it does not accept the convolution.
     fn estimate(&self, algorithm: &dyn ConvAlgorithm, problem: &ConvProblem) -> Option<f64> {
         algorithm.accepts(problem, self.isa).ok()?;
-        Some(algorithm.cost(problem, self.isa, self.threads()) / self.cycles)
+        Some(self.rates.milliseconds(&algorithm.work(problem, self.isa, self.threads())))
     }
 
     /// Milliseconds that one run of every algorithm that is tried is estimated to take.

@@ -7,7 +7,8 @@
 use super::{ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey};
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
-use crate::matmul::{PackedMatrix, Product, RowSource};
+use crate::matmul::{BLOCK_ROWS, PackedMatrix, Product, RowSource, panel_width, tile_rows};
+use crate::rates::{Rate, SECOND_LEVEL, Work, weights_read};
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
 
@@ -117,36 +118,46 @@ impl<L: Lowering> PreparedConv for Dense<L> {
     }
 }
 
-/// How much slower products become where the pixels of a tile are a multiple of 4 KiB apart and so meet in one
-/// set of the first-level cache. Measured: a third.
-pub(super) fn collisions(problem: &ConvProblem, isa: Isa) -> f64 {
-    let bytes = problem.stride[2] * problem.in_channels * size_of::<f32>();
-    // The six rows of the narrower tiles fit a set of eight.
-    if isa == Isa::Avx512 && bytes.is_multiple_of(4096) && problem.out_rows() > 4 { 1.3 } else { 1.0 }
+/// The work of the products of a convolution, shared among threads: whole tiles of arithmetic, and reading the weights
+/// once for each block of rows.
+pub(super) fn product_work(problem: &ConvProblem, isa: Isa, threads: usize) -> Work {
+    let count = |n: usize| n as f64;
+    let (rows, groups) = (problem.out_rows(), count(problem.groups));
+    let depth = count(problem.taps() * problem.group_in());
+    let vectors = count(problem.group_out().div_ceil(isa.lanes()));
+    let panels = count(problem.group_out().div_ceil(panel_width(isa)));
+    let tiles = count(rows.div_ceil(tile_rows(isa)));
+    let multiply_adds = count(rows) * vectors * depth;
+    let weights = depth * vectors * count(isa.lanes() * size_of::<f32>());
+    let mut work = Work::of(&[
+        (Rate::MultiplyAdd, multiply_adds),
+        (Rate::PanelStep, tiles * panels * depth),
+        (Rate::ResultVector, count(rows) * vectors),
+    ]);
+    work += weights_read(weights, count(rows.div_ceil(BLOCK_ROWS)), multiply_adds, isa);
+    let mut work = work.shared(1.0 / groups);
+    work += activations_read(problem);
+    work.shared(busy(tiles * panels, threads))
 }
 
-/// The estimated cycles of the products of a convolution: whole tiles of arithmetic, and reading the weights
-/// once.
-pub(super) fn product_cycles(problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
-    let lanes = isa.lanes();
-    let depth = (problem.taps() * problem.group_in()) as f64;
-    let rows = problem.out_rows() as f64;
-    let vectors = (problem.group_out().div_ceil(lanes) * problem.groups) as f64;
-    // One multiply-add a cycle on vectors of 16, two on those of 8 (the portable one is four of 4 without
-    // fusing).
-    let rate = if isa == Isa::Avx512 {
-        1.0
-    } else if isa == Isa::Avx2 {
-        0.5
-    } else {
-        4.0
-    };
-    // Measured: a tile costs about 40 cycles beyond its multiply-adds, which is 1.5 a vector of the result.
-    let arithmetic = rows * vectors * (depth * rate * 1.03 + 1.5);
-    // Weights beyond the second-level cache arrive at about 8 bytes a cycle, hidden behind the arithmetic if it
-    // is long enough.
-    let weights = depth * vectors * lanes as f64 * 4.0;
-    let fetch = if weights > 5e5 { weights / 8.0 } else { 0.0 };
-    let parallel = (threads.max(1) as f64).min((rows * vectors / 28.0).max(1.0));
-    (arithmetic / parallel).max(fetch) + 300.0
+/// How many threads have something to do where so many tasks are dealt out.
+fn busy(tasks: f64, threads: usize) -> f64 {
+    tasks.min(threads as f64).max(1.0)
+}
+
+/// The work of input and output, as far as they come from beyond the second-level cache.
+pub(super) fn activations_read(problem: &ConvProblem) -> Work {
+    let numbers = problem.in_rows() * problem.in_channels + problem.out_rows() * problem.out_channels;
+    let bytes = (numbers * size_of::<f32>()) as f64;
+    Work::of(&[(Rate::ActivationByte, (bytes - SECOND_LEVEL).max(0.0))])
+}
+
+/// The additional work of products where the pixels of a tile are a multiple of 4 KiB apart and so meet in one set of
+/// the first-level cache.
+pub(super) fn collisions(problem: &ConvProblem, products: &Work, isa: Isa) -> Work {
+    let bytes = problem.stride[2] * problem.in_channels * size_of::<f32>();
+    // The six rows of the narrower tiles fit a set of eight.
+    let collide = isa == Isa::Avx512 && bytes.is_multiple_of(4096) && problem.out_rows() > 4;
+    let count = if collide { products.count(Rate::MultiplyAdd) } else { 0.0 };
+    Work::of(&[(Rate::CollidingMultiplyAdd, count)])
 }

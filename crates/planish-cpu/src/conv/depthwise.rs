@@ -5,11 +5,14 @@
 //! nearly all of its lanes. Here a vector is a run of channels of one pixel; a tile of neighbouring pixels
 //! shares each loaded weight.
 
+use super::dense::activations_read;
+use super::geometry::Axis;
 use super::window::{Walk, Window};
 use super::{ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey};
 use crate::epilogue::{Destination, Epilogue};
 use crate::isa::Isa;
 use crate::matmul::AlignedNumbers;
+use crate::rates::{Rate, Work};
 use crate::simd::{Simd, SimdOp, dispatch};
 use crate::threads::ThreadPool;
 use crate::view::RowsMut;
@@ -31,20 +34,28 @@ impl ConvAlgorithm for Depthwise {
         Ok(())
     }
 
-    fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
+    fn work(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> Work {
         let vectors = problem.out_channels.div_ceil(isa.lanes()) as f64;
         let rows = problem.out_rows() as f64;
-        // Measured: about a cycle a tap, and more where every tap of every pixel is a load of its own.
-        let rate = match isa {
-            Isa::Portable => 6.0,
-            Isa::Avx512 if !matches!(problem.kernel[2], 3 | 5) => 1.7,
-            _ => 1.0,
-        };
-        // 4 cycles for each vector and 10 for each pixel besides, and the lines
-        // read.
-        let lines = (problem.stride[1] * problem.stride[2]) as f64;
-        let cycles = rows * (vectors * (problem.taps() as f64 * rate + 3.0 + lines) + 10.0);
-        cycles / threads.max(1) as f64 + 300.0
+        let taps = rows * vectors * problem.taps() as f64;
+        let [_, _, stride] = problem.stride;
+        // Where `Tile::compute` has a loop whose neighbouring pixels share what they load.
+        let shares = problem.dilation[2] == 1
+            && matches!(
+                (isa, problem.kernel[2], stride),
+                (Isa::Avx512, 3, 1 | 2) | (Isa::Avx512, 5, 1) | (Isa::Avx2, 3, 1)
+            );
+        let lone = if shares { edge_share(problem) } else { 1.0 };
+        let passed = rows * vectors * (problem.stride[1] * stride) as f64;
+        let mut work = Work::of(&[
+            (Rate::DepthwiseTap, taps * (1.0 - lone)),
+            (Rate::DepthwiseLoneTap, taps * lone),
+            (Rate::DepthwiseVector, rows * vectors),
+            (Rate::DepthwisePixel, rows),
+            (Rate::DepthwiseInput, passed),
+        ]);
+        work += activations_read(problem);
+        work.shared(threads as f64).called(1, threads)
     }
 
     fn prepare(
@@ -71,6 +82,13 @@ impl ConvAlgorithm for Depthwise {
         let key = self.weights_key(problem, isa);
         Ok(Box::new(PreparedDepthwise { key, weights: packed, bias: padded_bias }))
     }
+}
+
+/// The share of the output pixels whose windows are clipped at an end of their line, and so computed one by one.
+fn edge_share(problem: &ConvProblem) -> f64 {
+    let width = problem.out_size().map_or(1, |size| size[2]);
+    let interior = Axis::of(problem, 2).interior(width);
+    1.0 - interior.len() as f64 / width.max(1) as f64
 }
 
 /// Weights as `[tap][channels]` and the bias, channels padded to whole vectors.

@@ -9,7 +9,8 @@ use super::dense::{self, DenseCall, DenseWeights, Lowering};
 use super::geometry::Pixel;
 use super::{ConvAlgorithm, ConvProblem, PreparedConv};
 use crate::isa::Isa;
-use crate::matmul::{MAX_TAPS, RowSource, RowTable};
+use crate::matmul::{MAX_TAPS, RowSource, RowTable, panel_width};
+use crate::rates::{Rate, Work};
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
 
@@ -34,13 +35,19 @@ impl ConvAlgorithm for Direct {
         Ok(())
     }
 
-    fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
-        let products = dense::product_cycles(problem, isa, threads) * dense::collisions(problem, isa);
+    fn work(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> Work {
+        let mut work = dense::product_work(problem, isa, threads);
+        work += dense::collisions(problem, &work, isa);
         let addresses = (problem.out_rows() * problem.kernel[0] * problem.kernel[1]) as f64;
-        let panels = problem.out_channels.div_ceil(2 * isa.lanes()) as f64;
-        let copied = padded_len(problem) as f64;
-        // Measured as for `indirect`; the copy moves four numbers a cycle.
-        products + (addresses * (2.0 + 1.5 * panels) + copied * 0.25) / threads.max(1) as f64
+        let panels = problem.out_channels.div_ceil(panel_width(isa)) as f64;
+        let copied = if problem.is_padded() { padded_len(problem) * size_of::<f32>() } else { 0 };
+        work += Work::of(&[
+            (Rate::Address, addresses),
+            (Rate::AddressLoad, addresses * panels),
+            (Rate::PaddedByte, copied as f64),
+        ])
+        .shared(threads as f64);
+        work.called(if copied > 0 { 2 } else { 1 }, threads)
     }
 
     fn prepare(

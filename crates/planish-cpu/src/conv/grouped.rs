@@ -6,11 +6,13 @@
 //! of its own group, so that every lane of every multiply-add counts. Depthwise layers with several outputs for
 //! each input are the case of one input channel a group.
 
+use super::dense::activations_read;
 use super::window::{Walk, Window};
 use super::{ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey};
 use crate::epilogue::{Destination, Epilogue};
 use crate::isa::Isa;
 use crate::matmul::AlignedNumbers;
+use crate::rates::{Rate, Work};
 use crate::simd::{Simd, SimdOp, dispatch};
 use crate::threads::ThreadPool;
 use crate::view::RowsMut;
@@ -47,14 +49,18 @@ impl ConvAlgorithm for Grouped {
         Ok(())
     }
 
-    fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
+    fn work(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> Work {
         let vectors = problem.out_channels.div_ceil(isa.lanes()) as f64;
         let rows = problem.out_rows() as f64;
-        let steps = (problem.taps() * problem.group_in()) as f64;
-        let rate = if isa == Isa::Portable { 12.0 } else { 1.5 };
-        // Measured: the permutations take the arithmetic units half of the time again.
-        let cycles = rows * (vectors * (steps * rate + problem.taps() as f64 + 6.0) + 25.0);
-        cycles / threads.max(1) as f64 + 300.0
+        let taps = rows * vectors * problem.taps() as f64;
+        let mut work = Work::of(&[
+            (Rate::GroupedStep, taps * problem.group_in() as f64),
+            (Rate::GroupedTap, taps),
+            (Rate::GroupedVector, rows * vectors),
+            (Rate::GroupedPixel, rows),
+        ]);
+        work += activations_read(problem);
+        work.shared(threads as f64).called(1, threads)
     }
 
     fn prepare(

@@ -10,6 +10,7 @@ use super::geometry::{Axis, Pixel};
 use super::{ConvAlgorithm, ConvProblem, PreparedConv};
 use crate::isa::Isa;
 use crate::matmul::{RowSource, RowTable, scratch_len};
+use crate::rates::{Rate, Work};
 use crate::view::Rows;
 
 /// The algorithm.
@@ -25,13 +26,13 @@ impl ConvAlgorithm for Im2col {
         problem.validate()
     }
 
-    fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
-        let products = dense::product_cycles(problem, isa, threads);
+    fn work(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> Work {
+        let mut work = dense::product_work(problem, isa, threads);
         let runs = (problem.out_rows() * problem.taps() * problem.groups) as f64;
         let runs = if joins_taps(problem) { runs / problem.kernel[2] as f64 } else { runs };
-        let numbers = (problem.out_rows() * problem.taps() * problem.in_channels) as f64;
-        // Measured: 20 cycles to start a copy, and a quarter of a cycle a number.
-        products + (runs * 20.0 + numbers * 0.25) / threads.max(1) as f64
+        let bytes = problem.out_rows() * problem.taps() * problem.in_channels * size_of::<f32>();
+        work += Work::of(&[(Rate::CopiedRun, runs), (Rate::CopiedByte, bytes as f64)]).shared(threads as f64);
+        work.called(problem.groups, threads)
     }
 
     fn prepare(

@@ -10,7 +10,8 @@ use super::dense::{self, DenseCall, DenseWeights, Lowering};
 use super::geometry::{Axis, Pixel};
 use super::{ConvAlgorithm, ConvProblem, PreparedConv};
 use crate::isa::Isa;
-use crate::matmul::{MAX_TAPS, RowSource, RowTable};
+use crate::matmul::{MAX_TAPS, RowSource, RowTable, panel_width};
+use crate::rates::{Rate, Work};
 
 /// The algorithm.
 #[derive(Clone, Copy, Debug)]
@@ -29,12 +30,14 @@ impl ConvAlgorithm for Indirect {
         Ok(())
     }
 
-    fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
-        let products = dense::product_cycles(problem, isa, threads) * dense::collisions(problem, isa);
+    fn work(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> Work {
+        let mut work = dense::product_work(problem, isa, threads);
+        work += dense::collisions(problem, &work, isa);
         let addresses = (problem.out_rows() * problem.taps() * problem.groups) as f64;
-        let panels = problem.group_out().div_ceil(2 * isa.lanes()) as f64;
-        // Measured: 4 cycles to make an address, and 1.5 to load it for each panel.
-        products + addresses * (4.0 + 1.5 * panels) / threads.max(1) as f64
+        let panels = problem.group_out().div_ceil(panel_width(isa)) as f64;
+        work += Work::of(&[(Rate::Address, addresses), (Rate::AddressLoad, addresses * panels)])
+            .shared(threads as f64);
+        work.called(problem.groups, threads)
     }
 
     fn prepare(

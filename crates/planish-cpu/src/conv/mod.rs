@@ -33,6 +33,7 @@ pub use transposed::{PreparedTransposed, TransposedProblem};
 use self::problem::check_workspace;
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
+use crate::rates::Work;
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
 
@@ -68,8 +69,9 @@ pub trait ConvAlgorithm: Sync {
     /// Whether it can compute this problem, or why not. Refuses problems that are not valid.
     fn accepts(&self, problem: &ConvProblem, isa: Isa) -> Result<(), String>;
 
-    /// The estimated time of a problem it accepts, in cycles of one core, with this many threads.
-    fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64;
+    /// What the busiest of this many threads has to do for a problem it accepts;
+    /// [`Rates::milliseconds`](crate::rates::Rates::milliseconds) of it is the estimated time.
+    fn work(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> Work;
 
     /// The relative error that is to be expected of the result: the L2 norm of the difference to exact
     /// arithmetic over that of the result, for inputs and weights that look random.

@@ -7,6 +7,7 @@ use super::dense::{self, DenseCall, DenseWeights, Lowering};
 use super::{ConvAlgorithm, ConvProblem, PreparedConv};
 use crate::isa::Isa;
 use crate::matmul::{PlainRows, scratch_len};
+use crate::rates::Work;
 use crate::view::Rows;
 
 /// The algorithm.
@@ -26,8 +27,8 @@ impl ConvAlgorithm for Pointwise {
         Ok(())
     }
 
-    fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
-        dense::product_cycles(problem, isa, threads)
+    fn work(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> Work {
+        dense::product_work(problem, isa, threads).called(problem.groups, threads)
     }
 
     fn prepare(

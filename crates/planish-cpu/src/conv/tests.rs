@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::reference::{Reference, convolve};
 use super::*;
 use crate::epilogue::Activation;
+use crate::rates::Rates;
 
 /// Numbers between -1 and 1 that look random, the same for the same seed.
 pub(super) fn numbers(len: usize, seed: u64) -> Vec<f32> {
@@ -271,7 +272,7 @@ proptest! {
         for isa in Isa::available() {
             for algorithm in algorithms() {
                 if algorithm.accepts(&problem, isa).is_ok() {
-                    prop_assert!(algorithm.cost(&problem, isa, 2) > 0.0);
+                    prop_assert!(Rates::defaults(isa).milliseconds(&algorithm.work(&problem, isa, 2)) > 0.0);
                     case.allowance = allowance(*algorithm, &problem);
                     run_case(*algorithm, isa, &problem, &case, &weights, &[1, 3])?;
                 }

@@ -20,7 +20,7 @@ use crate::view::RowsMut;
 const TABLE_LEN: usize = 2048;
 
 /// The rows of a block at most.
-const BLOCK_ROWS: usize = 112;
+pub(crate) const BLOCK_ROWS: usize = 112;
 
 /// The most taps a [`RowSource`] may have: so many that a tile of every instruction set fits the table.
 pub(crate) const MAX_TAPS: usize = TABLE_LEN / 14;

@@ -17,12 +17,13 @@ mod tile;
 mod tests;
 
 pub(crate) use driver::{
-    MAX_TAPS, Product, RowSource, RowTable, SharedScratch, for_each_with_slot, scratch_len,
+    BLOCK_ROWS, MAX_TAPS, Product, RowSource, RowTable, SharedScratch, for_each_with_slot, scratch_len,
 };
 pub use pack::PackedMatrix;
 pub(crate) use pack::{AlignedNumbers, panel_width};
 pub(crate) use piece::{PIECE_ROWS, Piece};
 pub(crate) use plain::PlainRows;
+pub(crate) use tile::max_rows as tile_rows;
 
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;

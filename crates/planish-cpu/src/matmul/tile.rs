@@ -10,7 +10,7 @@ use crate::isa::Isa;
 use crate::simd::{Simd, SimdOp, prefetch};
 
 /// How many rows a tile has at most: as many as leave registers for a panel row and a broadcast.
-pub(super) fn max_rows(isa: Isa) -> usize {
+pub(crate) fn max_rows(isa: Isa) -> usize {
     match isa {
         Isa::Portable | Isa::Avx2 => 6,
         Isa::Avx512 => 14,

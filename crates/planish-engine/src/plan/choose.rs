@@ -5,13 +5,15 @@
 //! [`Wisdom`] under the whole problem, so that the next session need not measure. Packed weights are kept and shared by
 //! all plans of a session.
 
-use super::wisdom::{Winner, Wisdom};
+use super::rates;
+use super::wisdom::{self, Winner, Wisdom};
 use planish_cpu::conv::{
     ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey, algorithms, plain_error,
 };
 use planish_cpu::epilogue::Epilogue;
 use planish_cpu::isa::Isa;
 use planish_cpu::matmul::PackedMatrix;
+use planish_cpu::rates::Rates;
 use planish_cpu::threads::ThreadPool;
 use planish_cpu::view::{Rows, RowsMut};
 use planish_graph::{Error, Result, Tensor};
@@ -29,7 +31,8 @@ pub const MAX_ERROR: f32 = 2e-6;
 pub struct ChooserOptions {
     /// Whether candidates are measured where nothing is remembered.
     pub tune: bool,
-    /// Where winners are remembered; `None` for this session only.
+    /// Where winners are remembered, and beside it the machine's fitted rates; `None` for winners of
+    /// this session only, and the default rates.
     pub wisdom: Option<PathBuf>,
     /// Only this algorithm, wherever it accepts the problem and whatever its error (for experiments and tests).
     pub only: Option<String>,
@@ -49,8 +52,8 @@ impl Default for ChooserOptions {
 pub struct Candidate {
     /// Its name.
     pub algorithm: &'static str,
-    /// Its estimated cost in millions of cycles of one core.
-    pub estimate: f64,
+    /// Its estimated time in milliseconds.
+    pub estimated: f64,
     /// Its measured time in milliseconds, where tuned.
     pub measured: Option<f64>,
 }
@@ -72,6 +75,7 @@ type PackedMatrices = HashMap<(usize, bool, u32), (Tensor, Arc<PackedMatrix>)>;
 pub struct Chooser {
     isa: Isa,
     threads: usize,
+    rates: Rates,
     options: ChooserOptions,
     wisdom: Mutex<Wisdom>,
     packed: Mutex<PackedWeights>,
@@ -89,14 +93,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Chooser {
     pub(crate) fn new(isa: Isa, threads: usize, options: &ChooserOptions) -> Chooser {
-        let fingerprint = fingerprint(isa);
+        let fingerprint = format!("{} / {isa:?}", wisdom::machine());
         let wisdom = match &options.wisdom {
             Some(path) => Wisdom::load(path, &fingerprint),
             None => Wisdom::empty(&fingerprint),
         };
+        let beside = options.wisdom.as_deref().map(rates::path_beside);
+        let fitted = beside.and_then(|path| rates::load(&path, isa));
         Chooser {
             isa,
             threads,
+            rates: fitted.unwrap_or_else(|| Rates::defaults(isa)),
             options: options.clone(),
             wisdom: Mutex::new(wisdom),
             packed: Mutex::new(HashMap::new()),
@@ -109,9 +116,9 @@ impl Chooser {
         let mut found: Vec<Candidate> = self
             .accepting(problem)
             .into_iter()
-            .map(|(a, estimate)| Candidate { algorithm: a.name(), estimate, measured: None })
+            .map(|(a, estimated)| Candidate { algorithm: a.name(), estimated, measured: None })
             .collect();
-        found.sort_by(|a, b| a.estimate.total_cmp(&b.estimate));
+        found.sort_by(|a, b| a.estimated.total_cmp(&b.estimated));
         found
     }
 
@@ -124,7 +131,10 @@ impl Chooser {
             false => asked,
             true => able.into_iter().filter(|a| self.is_exact_enough(*a, problem)).collect(),
         };
-        taken.into_iter().map(|a| (a, 1e-6 * a.cost(problem, self.isa, self.threads))).collect()
+        taken
+            .into_iter()
+            .map(|a| (a, self.rates.milliseconds(&a.work(problem, self.isa, self.threads))))
+            .collect()
     }
 
     fn is_exact_enough(&self, algorithm: &dyn ConvAlgorithm, problem: &ConvProblem) -> bool {
@@ -168,8 +178,8 @@ impl Chooser {
             return self.pick(pick.algorithm, problem, weights, bias, reason);
         }
         if self.options.tune && candidates.len() > 1 && problem.batch > 0 {
-            let best = candidates[0].estimate;
-            candidates.retain(|c| c.estimate <= best * HOPELESS);
+            let best = candidates[0].estimated;
+            candidates.retain(|c| c.estimated <= best * HOPELESS);
             for candidate in &mut candidates {
                 let choice = self.pick(candidate.algorithm, problem, weights, bias, String::new())?;
                 candidate.measured = Some(measure(problem, choice.prepared.as_ref(), pool));
@@ -194,10 +204,10 @@ impl Chooser {
             );
         }
         let estimates: Vec<String> =
-            candidates.iter().take(4).map(|c| format!("{} {:.3}", c.algorithm, c.estimate)).collect();
+            candidates.iter().take(4).map(|c| format!("{} {:.3}", c.algorithm, c.estimated)).collect();
         let reason = match candidates.len() {
             1 => "the only one that accepts the shape".to_string(),
-            _ => format!("estimated, megacycles: {}", estimates.join(", ")),
+            _ => format!("estimated, ms: {}", estimates.join(", ")),
         };
         let reason = reason + &self.left_out(problem);
         self.pick(candidates[0].algorithm, problem, weights, bias, reason)
@@ -266,16 +276,6 @@ impl Chooser {
     pub fn remembered(&self) -> usize {
         lock(&self.wisdom).winners.len()
     }
-}
-
-/// What wisdom must agree on to be trusted: planish's version, the processor and the instruction set.
-fn fingerprint(isa: Isa) -> String {
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu
-        .lines()
-        .find_map(|l| l.strip_prefix("model name"))
-        .map_or("unknown", |m| m.trim_start_matches([' ', '\t', ':']));
-    format!("planish {} / {} / {} / {isa:?}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, model.trim())
 }
 
 /// The fastest of a few runs on scratch data, in milliseconds.

@@ -10,6 +10,7 @@ pub(crate) mod layout;
 pub(crate) mod lower;
 pub(crate) mod memory;
 pub(crate) mod placement;
+pub mod rates;
 pub mod wisdom;
 
 use crate::run::environment::Environment;

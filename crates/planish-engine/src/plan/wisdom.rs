@@ -28,8 +28,33 @@ pub struct Winner {
     pub milliseconds: f64,
 }
 
-/// A wisdom file larger than this is not read.
+/// A file larger than this is not read.
 const MAX_BYTES: u64 = 64 << 20;
+
+/// What a measurement must agree on to be trusted: planish's version and the processor.
+pub(crate) fn machine() -> String {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu
+        .lines()
+        .find_map(|l| l.strip_prefix("model name"))
+        .map_or("unknown", |m| m.trim_start_matches([' ', '\t', ':']));
+    format!("planish {} / {} / {}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, model.trim())
+}
+
+/// The text of a file that is not too large; `None` where there is none.
+pub(crate) fn read_bounded(path: &Path) -> Option<String> {
+    let readable = std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() <= MAX_BYTES);
+    if readable { std::fs::read_to_string(path).ok() } else { None }
+}
+
+/// Writes JSON beside `path`, then renames, making its folder where needed.
+pub(crate) fn write_whole(path: &Path, content: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(content).map_err(|e| Error::invalid(e.to_string()))?;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, &e))?;
+    }
+    planish_files::replace(path, |w| w.write_all(text.as_bytes())).map_err(|e| Error::io(path, &e))
+}
 
 impl Wisdom {
     /// Nothing learned yet, for `fingerprint`.
@@ -39,19 +64,13 @@ impl Wisdom {
 
     /// What `path` holds for `fingerprint`; empty where there is no such file, it is damaged, or it is another's.
     pub fn load(path: &Path, fingerprint: &str) -> Wisdom {
-        let readable = std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() <= MAX_BYTES);
-        let text = if readable { std::fs::read_to_string(path).ok() } else { None };
-        let wisdom = text.and_then(|t| serde_json::from_str::<Wisdom>(&t).ok());
+        let wisdom = read_bounded(path).and_then(|t| serde_json::from_str::<Wisdom>(&t).ok());
         wisdom.filter(|w| w.fingerprint == fingerprint).unwrap_or_else(|| Wisdom::empty(fingerprint))
     }
 
     /// Writes beside `path`, then renames, making its folder where needed.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).map_err(|e| Error::invalid(e.to_string()))?;
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, &e))?;
-        }
-        planish_files::replace(path, |w| w.write_all(text.as_bytes())).map_err(|e| Error::io(path, &e))
+        write_whole(path, self)
     }
 
     /// Where wisdom is kept unless told otherwise: `wisdom.json` in `PLANISH_CACHE_DIR`, else `planish/wisdom.json` in

@@ -2,45 +2,56 @@
 
 use super::blocking::Blocking;
 use super::grid::Grid;
+use super::product::max_rows;
+use super::run::PHASES;
 use super::spectrum::frequencies;
 use crate::conv::ConvProblem;
+use crate::conv::dense::activations_read;
 use crate::isa::Isa;
+use crate::rates::{Rate, Work, weights_read};
 
-/// Bytes of weights that come from memory rather than from the last cache whenever they are read.
-const LARGE: f64 = 8e6;
-
-/// The estimated cycles of a problem, with this many threads. All rates are measured.
-pub(super) fn cycles(
+/// The work of a problem, with this many threads.
+pub(super) fn work(
     grid: &Grid,
     blocking: &Blocking,
     problem: &ConvProblem,
     isa: Isa,
     threads: usize,
-) -> f64 {
-    let threads = threads.max(1) as f64;
-    let (tiles, frequencies) = (grid.tiles() as f64, frequencies(grid.size) as f64);
-    // A multiply-add of vectors, and anything else that is done with them.
-    let (rate, other) = match isa {
-        Isa::Avx512 => (1.0, 1.0),
-        Isa::Avx2 => (0.5, 0.7),
-        Isa::Portable => (4.0, 3.0),
+) -> Work {
+    let count = |n: usize| n as f64;
+    let (tiles, frequencies, blocks) = (grid.tiles(), count(frequencies(grid.size)), count(blocking.blocks));
+    let numbers = count(tiles * grid.size * grid.size);
+    // A transform adds and multiplies by the logarithm of its size, and loads and stores each number a few times.
+    let transforms = |vectors: f64| {
+        Work::of(&[
+            (Rate::FourierStage, numbers * vectors * f64::from(grid.size.ilog2())),
+            (Rate::FourierNumber, numbers * vectors),
+        ])
     };
-    // A transform of a tile for each of its numbers: adding and multiplying grows with the logarithm, and so does what
-    // is moved from cache to cache.
-    let transform = (grid.size * grid.size) as f64 * (6.2 * f64::from(grid.size.ilog2()) - 9.3) * other;
     if is_channelwise(problem) {
-        let vectors = problem.out_channels.div_ceil(isa.lanes()) as f64;
-        return tiles * vectors * (2.0 * transform + frequencies * 4.0 * other) / threads + 300.0;
+        let vectors = count(problem.out_channels.div_ceil(isa.lanes()));
+        let mut work = transforms(2.0 * vectors);
+        work += Work::of(&[(Rate::FourierLane, count(tiles) * vectors * frequencies)]);
+        work += activations_read(problem);
+        return work.shared(threads as f64).called(1, threads);
     }
-    let (inputs, outputs) = (blocking.left.vectors as f64, blocking.out.vectors as f64);
-    let depth = problem.group_in() as f64;
-    let transforms = tiles * (inputs + outputs) * transform;
-    let products = tiles * frequencies * outputs * (depth * 4.0 * rate * 1.08 + 4.0 * other);
-    let weights = frequencies * outputs * depth * (2 * isa.lanes() * size_of::<f32>()) as f64;
-    let again = weights * (blocking.blocks - 1) as f64;
-    let fetch =
-        if weights > LARGE { (weights + again) / 8.0 } else { weights / 8.0 + again / 32.0 / threads };
-    problem.groups as f64 * ((transforms + products) / threads + fetch) + 300.0
+    let (inputs, outputs) = (count(blocking.left.vectors), count(blocking.out.vectors));
+    let depth = count(problem.group_in());
+    let products = count(tiles) * frequencies * outputs;
+    let passes = count(tiles.div_ceil(blocking.blocks).div_ceil(max_rows(isa))) * blocks;
+    let multiply_adds = products * depth * 4.0;
+    let mut work = transforms(inputs + outputs);
+    work += Work::of(&[
+        (Rate::MultiplyAdd, multiply_adds),
+        (Rate::PanelStep, passes * frequencies * outputs * depth),
+        (Rate::FourierProduct, products),
+    ]);
+    let weights = frequencies * outputs * depth * count(2 * isa.lanes() * size_of::<f32>());
+    work += weights_read(weights, blocks, multiply_adds, isa);
+    let mut work = work.shared(1.0 / count(problem.groups));
+    work += activations_read(problem);
+    let regions = if blocking.shared { PHASES.len() * blocking.blocks } else { 1 };
+    work.shared(threads as f64).called(problem.groups * regions, threads)
 }
 
 /// The expected relative error, see [`ConvAlgorithm::error`](crate::conv::ConvAlgorithm::error). Measured with 1 to 256

@@ -71,6 +71,7 @@ use self::weights::Spectra;
 use super::{ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey};
 use crate::isa::Isa;
 use crate::matmul::AlignedNumbers;
+use crate::rates::Work;
 use crate::threads::ThreadPool;
 
 /// The numbers that the spectra of the weights may take: 128 MiB for a layer are enough, and more would seldom be read
@@ -128,10 +129,10 @@ impl ConvAlgorithm for Fft {
         self.grid(problem).map(|_| ())
     }
 
-    fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
-        let Ok(grid) = self.grid(problem) else { return f64::INFINITY };
+    fn work(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> Work {
+        let Ok(grid) = self.grid(problem) else { return Work::default() };
         let blocking = self.blocking(&grid, problem, isa, threads);
-        cost::cycles(&grid, &blocking, problem, isa, threads)
+        cost::work(&grid, &blocking, problem, isa, threads)
     }
 
     fn error(&self, problem: &ConvProblem) -> f32 {

@@ -170,13 +170,13 @@ impl Run<'_> {
 
 /// What happens to a block, one after the other.
 #[derive(Clone, Copy)]
-enum Phase {
+pub(super) enum Phase {
     Forward,
     Multiply,
     Inverse,
 }
 
-const PHASES: [Phase; 3] = [Phase::Forward, Phase::Multiply, Phase::Inverse];
+pub(super) const PHASES: [Phase; 3] = [Phase::Forward, Phase::Multiply, Phase::Inverse];
 
 /// Some units of a phase of a block.
 struct Part<'a> {

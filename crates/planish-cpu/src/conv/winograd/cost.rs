@@ -3,39 +3,36 @@
 use super::super::ConvProblem;
 use super::blocking::Blocking;
 use super::grid::Form;
+use crate::conv::dense::activations_read;
 use crate::isa::Isa;
+use crate::matmul::{panel_width, tile_rows};
+use crate::rates::{Rate, Work, weights_read};
 
-/// The estimated cycles: the products at the rate of the inner loop, the weights, which are larger than any
-/// second-level cache and read once for each block of tiles, and the transforms.
-pub(super) fn cycles(form: Form, problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
+/// The work of a run: the products, the weights, which are read once for each block of tiles, and the transforms.
+pub(super) fn work(form: Form, problem: &ConvProblem, isa: Isa, threads: usize) -> Work {
     let blocking = Blocking::new(form, problem, isa, threads);
-    let lanes = isa.lanes();
-    // Cycles of a multiply-add, as for the plain algorithms.
-    let rate = match isa {
-        Isa::Avx512 => 1.0,
-        Isa::Avx2 => 0.5,
-        Isa::Portable => 4.0,
-    };
-    let numbers = |count: usize| count as f64;
-    let values = numbers(form.products() * blocking.grid.tiles);
-    let inputs = numbers(problem.in_channels.div_ceil(lanes));
-    let outputs = numbers(problem.out_channels.div_ceil(lanes));
-    // Measured: a tile of 28 vectors costs about 60 cycles beyond its multiply-adds, and 70 for each sum that
-    // is cut off. A vector costs 6.5 cycles for each point to transform, of which the stores of 512 bits
-    // alone are 4.
-    let sums = numbers(problem.in_channels.div_ceil(form.longest_sum()));
-    let products = values * outputs * (numbers(problem.in_channels) * rate * 1.03 + 2.0 + 2.5 * sums);
-    let transforms = values * (inputs + outputs) * 6.5 * rate.max(0.75);
-    // An output larger than the caches is written in pieces of a panel.
-    let written = numbers(problem.out_rows() * problem.out_channels);
-    let spilled = if written > 5e5 { written * 0.4 } else { 0.0 };
-    // Measured: weights beyond the second-level cache arrive at 6.5 bytes a cycle, and are not hidden quite
-    // behind the products.
-    let weights = numbers(form.products() * problem.in_channels * lanes * size_of::<f32>()) * outputs;
-    let fetch = if weights > 8e5 { weights * numbers(blocking.blocks) / 6.5 } else { 0.0 };
-    let busy = numbers(blocking.busy(threads, isa, problem.out_channels));
-    let products = products / busy;
-    products.max(fetch) + 0.2 * products.min(fetch) + (transforms + spilled) / busy + 1000.0
+    let (lanes, count) = (isa.lanes(), |n: usize| n as f64);
+    let (points, blocks, depth) = (form.products(), blocking.blocks, problem.in_channels);
+    let tiles_a_block = blocking.grid.tiles.div_ceil(blocks.max(1));
+    let values = count(points * blocking.grid.tiles);
+    let inputs = count(problem.in_channels.div_ceil(lanes));
+    let outputs = count(problem.out_channels.div_ceil(lanes));
+    let panels = count(problem.out_channels.div_ceil(panel_width(isa)));
+    let steps = count(points * blocks * tiles_a_block.div_ceil(tile_rows(isa)) * depth) * panels;
+    let multiply_adds = values * outputs * count(depth);
+    let sums = count(depth.div_ceil(form.longest_sum()) - 1);
+    let mut work = Work::of(&[
+        (Rate::MultiplyAdd, multiply_adds),
+        (Rate::PanelStep, steps),
+        (Rate::WinogradInput, values * inputs),
+        (Rate::WinogradOutput, values * outputs),
+        (Rate::WinogradSum, values * outputs * sums),
+    ]);
+    let weights = count(points * depth * lanes * size_of::<f32>()) * outputs;
+    work += weights_read(weights, count(blocks), multiply_adds, isa);
+    work += activations_read(problem);
+    let regions = if blocking.shared { 2 * blocks } else { 1 };
+    work.shared(count(blocking.busy(threads, isa, problem.out_channels))).called(regions, threads)
 }
 
 /// The expected relative error, see [`ConvAlgorithm::error`](super::super::ConvAlgorithm::error).

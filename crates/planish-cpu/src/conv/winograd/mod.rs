@@ -47,6 +47,7 @@ use self::run::Run;
 use super::{ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey};
 use crate::isa::Isa;
 use crate::matmul::PackedMatrix;
+use crate::rates::Work;
 use crate::threads::ThreadPool;
 
 /// The algorithm with a number of outputs along each axis of a tile.
@@ -84,8 +85,8 @@ impl ConvAlgorithm for Winograd {
         self.form(problem).map(|_| ())
     }
 
-    fn cost(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> f64 {
-        self.form(problem).map_or(f64::INFINITY, |form| cost::cycles(form, problem, isa, threads))
+    fn work(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> Work {
+        self.form(problem).map_or_else(|_| Work::default(), |form| cost::work(form, problem, isa, threads))
     }
 
     fn error(&self, problem: &ConvProblem) -> f32 {
