@@ -68,6 +68,8 @@ rates! {
     PaddedByte "padded byte" "A byte copied into a padded image" [0.017 0.017 0.017]
     CopiedRun "copied run" "A run of a patch that is copied" [5.4 5.4 5.4]
     CopiedByte "copied byte" "A byte of a patch that is copied" [0.017 0.017 0.017]
+    StrassenSum "strassen sum" "A vector of each quarter of a product whose sums wait for each other" [20.0 10.0 10.0]
+    StrassenVector "strassen vector" "A vector of a quarter's row that is summed with the others" [11.0 5.5 5.5]
     DepthwiseTap "depthwise tap" "A tap of a vector of channels where neighbouring pixels share loads" [1.6 0.27 0.27]
     DepthwiseLoneTap "depthwise lone tap" "A tap of a vector of channels that is loaded by itself" [1.6 0.27 0.46]
     DepthwiseVector "depthwise vector" "A vector of a depthwise result, stored and finished" [0.9 0.9 0.9]

@@ -141,7 +141,7 @@ pub(super) fn product_work(problem: &ConvProblem, isa: Isa, threads: usize) -> W
 }
 
 /// How many threads have something to do where so many tasks are dealt out.
-fn busy(tasks: f64, threads: usize) -> f64 {
+pub(super) fn busy(tasks: f64, threads: usize) -> f64 {
     tasks.min(threads as f64).max(1.0)
 }
 
@@ -155,9 +155,13 @@ pub(super) fn activations_read(problem: &ConvProblem) -> Work {
 /// The additional work of products where the pixels of a tile are a multiple of 4 KiB apart and so meet in one set of
 /// the first-level cache.
 pub(super) fn collisions(problem: &ConvProblem, products: &Work, isa: Isa) -> Work {
-    let bytes = problem.stride[2] * problem.in_channels * size_of::<f32>();
-    // The six rows of the narrower tiles fit a set of eight.
-    let collide = isa == Isa::Avx512 && bytes.is_multiple_of(4096) && problem.out_rows() > 4;
-    let count = if collide { products.count(Rate::MultiplyAdd) } else { 0.0 };
+    let collide = collide(problem.stride[2] * problem.in_channels, isa);
+    let count = if collide && problem.out_rows() > 4 { products.count(Rate::MultiplyAdd) } else { 0.0 };
     Work::of(&[(Rate::CollidingMultiplyAdd, count)])
+}
+
+/// Whether the rows of a tile, this many numbers apart, meet in one set of the first-level cache.
+pub(super) fn collide(step: usize, isa: Isa) -> bool {
+    // The six rows of the narrower tiles fit a set of eight.
+    isa == Isa::Avx512 && (step * size_of::<f32>()).is_multiple_of(4096)
 }

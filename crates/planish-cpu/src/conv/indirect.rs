@@ -12,6 +12,7 @@ use super::{ConvAlgorithm, ConvProblem, PreparedConv};
 use crate::isa::Isa;
 use crate::matmul::{MAX_TAPS, RowSource, RowTable, panel_width};
 use crate::rates::{Rate, Work};
+use crate::view::Rows;
 
 /// The algorithm.
 #[derive(Clone, Copy, Debug)]
@@ -57,16 +58,10 @@ impl Lowering for Indirect {
     }
 
     fn lower(self, call: DenseCall<'_>) {
-        let Ok(out_size) = call.problem.out_size() else { return };
+        let channels = call.problem.group_in();
         for group in 0..call.problem.groups {
-            let source = IndirectRows {
-                problem: call.problem,
-                out_size,
-                axes: [0, 1, 2].map(|axis| Axis::of(call.problem, axis)),
-                input: call.input.columns(group * call.problem.group_in(), call.problem.group_in()).ptr(),
-                row_stride: call.input.row_stride(),
-                zeros: call.weights.zeros.as_ptr(),
-            };
+            let input = call.input.columns(group * channels, channels);
+            let source = IndirectRows::new(call.problem, input, &call.weights.zeros);
             // SAFETY: the source names output row `r` for row `r`, and needs no scratch.
             unsafe { call.multiply(group, &source, &mut []) };
         }
@@ -74,13 +69,29 @@ impl Lowering for Indirect {
 }
 
 /// The rows of a group: for each tap the address of a pixel's channels, or of zeros.
-struct IndirectRows<'a> {
+pub(super) struct IndirectRows<'a> {
     problem: &'a ConvProblem,
     out_size: [usize; 3],
     axes: [Axis; 3],
     input: *const f32,
     row_stride: usize,
     zeros: *const f32,
+}
+
+impl<'a> IndirectRows<'a> {
+    /// The rows of a group of a valid problem, given its channels of the input and as many zeros.
+    pub(super) fn new(problem: &'a ConvProblem, input: Rows<'a>, zeros: &'a [f32]) -> Self {
+        debug_assert!(input.channels() == problem.group_in() && zeros.len() >= input.channels());
+        Self {
+            problem,
+            // No rows are asked for where there is no output.
+            out_size: problem.out_size().unwrap_or([1; 3]),
+            axes: [0, 1, 2].map(|axis| Axis::of(problem, axis)),
+            input: input.ptr(),
+            row_stride: input.row_stride(),
+            zeros: zeros.as_ptr(),
+        }
+    }
 }
 
 // SAFETY: the input is only read, and outlives the source.

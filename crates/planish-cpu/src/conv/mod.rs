@@ -20,6 +20,7 @@ mod indirect;
 mod pointwise;
 mod problem;
 pub mod reference;
+mod strassen;
 mod transposed;
 mod window;
 mod winograd;
@@ -169,6 +170,7 @@ pub fn algorithms() -> &'static [&'static dyn ConvAlgorithm] {
         &im2col::Im2col,
         &depthwise::Depthwise,
         &grouped::Grouped,
+        &strassen::Strassen,
         &winograd::TWO,
         &winograd::FOUR,
         &winograd::SIX,

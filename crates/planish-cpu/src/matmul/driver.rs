@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::pack::PackedMatrix;
-use super::tile::{self, Tile};
+use super::tile::{self, Stage, Tile};
 use crate::epilogue::{Destination, Epilogue};
 use crate::isa::Isa;
 use crate::simd::{Simd, SimdOp, dispatch};
@@ -17,7 +17,7 @@ use crate::threads::ThreadPool;
 use crate::view::RowsMut;
 
 /// The addresses a block of rows may have at most, over all taps.
-const TABLE_LEN: usize = 2048;
+pub(super) const TABLE_LEN: usize = 2048;
 
 /// The rows of a block at most.
 pub(crate) const BLOCK_ROWS: usize = 112;
@@ -49,10 +49,12 @@ pub(crate) unsafe trait RowSource: Sync {
 
 /// The addresses of the pieces of a block of rows, to be filled by a [`RowSource`].
 pub(crate) struct RowTable<'a> {
-    addresses: &'a mut [MaybeUninit<*const f32>; TABLE_LEN],
-    outputs: &'a mut [usize; BLOCK_ROWS],
-    count: usize,
-    scratch: &'a mut [f32],
+    /// Those of a tap are `stride` after those of the tap before.
+    pub(super) addresses: &'a mut [MaybeUninit<*const f32>],
+    pub(super) stride: usize,
+    pub(super) outputs: &'a mut [usize],
+    pub(super) count: usize,
+    pub(super) scratch: &'a mut [f32],
 }
 
 impl RowTable<'_> {
@@ -64,7 +66,7 @@ impl RowTable<'_> {
     /// Sets where a piece of a row starts.
     #[inline(always)]
     pub(crate) fn set(&mut self, tap: usize, row: usize, address: *const f32) {
-        self.addresses[tap * self.count + row].write(address);
+        self.addresses[tap * self.stride + row].write(address);
     }
 
     /// Sets which row of the result a row belongs to.
@@ -252,21 +254,28 @@ impl<R: RowSource> SimdOp for Block<'_, R> {
         let count = start_of(tiles_of_block.end) - start;
         let mut addresses = [MaybeUninit::uninit(); TABLE_LEN];
         let mut outputs = [0; BLOCK_ROWS];
-        source
-            .fill(start, &mut RowTable { addresses: &mut addresses, outputs: &mut outputs, count, scratch });
+        let (table, stride) = (&mut addresses[..], count);
+        source.fill(start, &mut RowTable { addresses: table, stride, outputs: &mut outputs, count, scratch });
         for panel in panels_of_run {
             let (column, valid) = matrix.panel_columns(panel);
             let column = first_column + column;
             for tile in tiles_of_block.clone() {
                 let first = start_of(tile) - start;
                 let rows = start_of(tile + 1) - start - first;
-                let tile = Tile {
+                let stage = Stage {
+                    initial: std::ptr::null(),
                     table: addresses.as_ptr().wrapping_add(first).cast(),
                     table_stride: count,
                     taps: source.taps(),
+                    tap_start: 0,
                     tap_len: source.tap_len(),
                     panel: matrix.panel(panel).as_ptr(),
+                    kept: std::ptr::null_mut(),
+                };
+                let tile = Tile {
+                    stages: &[stage],
                     bias: bias.map_or(std::ptr::null(), |bias| bias[column..].as_ptr()),
+                    bias_stage: 0,
                     destination: Destination::new(out, &epilogue, column, valid, outputs[first..].as_ptr()),
                 };
                 // SAFETY: the table and the output rows were filled for `count` rows by a source that promises

@@ -11,6 +11,7 @@ mod driver;
 mod pack;
 mod piece;
 mod plain;
+mod strassen;
 mod tile;
 
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use pack::PackedMatrix;
 pub(crate) use pack::{AlignedNumbers, panel_width};
 pub(crate) use piece::{PIECE_ROWS, Piece};
 pub(crate) use plain::PlainRows;
+pub(crate) use strassen::{MAX_TAPS as STRASSEN_TAPS, StrassenMatrix, StrassenProduct, strassen_scratch_len};
 pub(crate) use tile::max_rows as tile_rows;
 
 use crate::epilogue::Epilogue;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::pack::PackedMatrix;
-use super::tile::{self, Tile};
+use super::tile::{self, Stage, Tile};
 use crate::epilogue::{Destination, Epilogue};
 use crate::simd::Simd;
 use crate::view::RowsMut;
@@ -69,13 +69,20 @@ impl Piece<'_> {
                 for (row, address) in addresses.iter_mut().enumerate().take(to - from) {
                     *address = self.left.wrapping_add((from + row) * self.left_step + start);
                 }
-                let tile = Tile {
+                let stage = Stage {
+                    initial: std::ptr::null(),
                     table: addresses.as_ptr(),
                     table_stride: MOST_ROWS,
                     taps: 1,
+                    tap_start: 0,
                     tap_len: end - start,
                     panel: right[start * width..].as_ptr(),
+                    kept: std::ptr::null_mut(),
+                };
+                let tile = Tile {
+                    stages: &[stage],
                     bias: std::ptr::null(),
+                    bias_stage: 0,
                     destination: if run == 0 { whole } else { whole.accumulating() },
                 };
                 // SAFETY: the addresses are those of `to - from` rows from number `start` on, which the

@@ -22,25 +22,38 @@ pub(crate) fn max_rows(isa: Isa) -> usize {
 const AHEAD: usize = 1024;
 
 /// Everything about a tile but its height and width.
-///
-/// The bias is null where there is none.
 #[derive(Clone, Copy)]
-pub(super) struct Tile {
-    /// `[taps][rows]` addresses, `table_stride` from tap to tap.
-    pub table: *const *const f32,
-    pub table_stride: usize,
-    pub taps: usize,
-    pub tap_len: usize,
-    /// `[taps * tap_len][width]`
-    pub panel: *const f32,
-    /// One number for each column that exists.
+pub(super) struct Tile<'a> {
+    /// The products that are added up, one after the other.
+    pub stages: &'a [Stage],
+    /// One number for each column that exists, null where there is none.
     pub bias: *const f32,
+    /// The stage before which the bias is added.
+    pub bias_stage: usize,
     /// Where the result goes, and the columns of the panel that exist.
     pub destination: Destination,
 }
 
+/// A product that is added to the sums of a tile.
+#[derive(Clone, Copy)]
+pub(super) struct Stage {
+    /// Sums that are added first, `[rows][width]`; null where there are none.
+    pub initial: *const f32,
+    /// `[taps][rows]` addresses, `table_stride` from tap to tap.
+    pub table: *const *const f32,
+    pub table_stride: usize,
+    pub taps: usize,
+    /// Where in each piece the product starts, and how far it goes.
+    pub tap_start: usize,
+    pub tap_len: usize,
+    /// `[taps * tap_len][width]`
+    pub panel: *const f32,
+    /// Where the sums are kept for other tiles once this is added, `[rows][width]`; null where nobody wants them.
+    pub kept: *mut f32,
+}
+
 /// Computes a tile of `ROWS` rows and `VECTORS` vectors of columns.
-struct TileOp<'a, const ROWS: usize, const VECTORS: usize>(&'a Tile);
+struct TileOp<'a, const ROWS: usize, const VECTORS: usize>(&'a Tile<'a>);
 
 impl<const ROWS: usize, const VECTORS: usize> SimdOp for TileOp<'_, ROWS, VECTORS> {
     type Output = ();
@@ -48,21 +61,36 @@ impl<const ROWS: usize, const VECTORS: usize> SimdOp for TileOp<'_, ROWS, VECTOR
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
         let tile = self.0;
-        // SAFETY: the creator of the tile promises (see `compute`) that its addresses are valid for its
-        // extents.
+        let mut sums = [[s.zero(); VECTORS]; ROWS];
+        // SAFETY: the creator of the tile promises (see `compute`) that its addresses are valid for its extents.
         unsafe {
-            let mut sums = [[s.zero(); VECTORS]; ROWS];
-            if !tile.bias.is_null() {
-                for j in 0..VECTORS {
-                    let offset = j * S::LANES;
-                    let left = tile.destination.valid.saturating_sub(offset);
-                    let bias = s.load_partial(tile.bias.add(offset), left);
-                    for row in &mut sums {
-                        row[j] = bias;
+            for (index, stage) in tile.stages.iter().enumerate() {
+                if index == tile.bias_stage && !tile.bias.is_null() {
+                    for j in 0..VECTORS {
+                        let offset = j * S::LANES;
+                        let left = tile.destination.valid.saturating_sub(offset);
+                        let bias = s.load_partial(tile.bias.add(offset), left);
+                        for row in &mut sums {
+                            row[j] = s.add(row[j], bias);
+                        }
+                    }
+                }
+                if !stage.initial.is_null() {
+                    for (i, row) in sums.iter_mut().enumerate() {
+                        for (j, sum) in row.iter_mut().enumerate() {
+                            *sum = s.add(*sum, s.load(stage.initial.add((i * VECTORS + j) * S::LANES)));
+                        }
+                    }
+                }
+                accumulate::<S, ROWS, VECTORS>(s, stage, &mut sums);
+                if !stage.kept.is_null() {
+                    for (i, row) in sums.iter().enumerate() {
+                        for (j, &sum) in row.iter().enumerate() {
+                            s.store(stage.kept.add((i * VECTORS + j) * S::LANES), sum);
+                        }
                     }
                 }
             }
-            accumulate::<S, ROWS, VECTORS>(s, tile, &mut sums);
             tile.destination.store(s, &sums);
         }
     }
@@ -71,24 +99,24 @@ impl<const ROWS: usize, const VECTORS: usize> SimdOp for TileOp<'_, ROWS, VECTOR
 /// The loop over K.
 ///
 /// # Safety
-/// The table holds `ROWS` addresses per tap, each readable for `tap_len` numbers, and the panel
-/// `taps * tap_len * VECTORS` vectors.
+/// The table holds `ROWS` addresses per tap, each readable for `tap_len` numbers from `tap_start` on, and the
+/// panel `taps * tap_len * VECTORS` vectors.
 #[inline(always)]
 unsafe fn accumulate<S: Simd, const ROWS: usize, const VECTORS: usize>(
     s: S,
-    tile: &Tile,
+    stage: &Stage,
     sums: &mut [[S::F32; VECTORS]; ROWS],
 ) {
-    let mut panel = tile.panel;
-    for tap in 0..tile.taps {
+    let mut panel = stage.panel;
+    for tap in 0..stage.taps {
         // SAFETY: the caller promises the extents of the table and the panel and that the addresses in the
         // table are readable.
         unsafe {
             let mut rows = [std::ptr::null::<f32>(); ROWS];
             for (i, row) in rows.iter_mut().enumerate() {
-                *row = *tile.table.add(tap * tile.table_stride + i);
+                *row = (*stage.table.add(tap * stage.table_stride + i)).add(stage.tap_start);
             }
-            for k in 0..tile.tap_len {
+            for k in 0..stage.tap_len {
                 let mut right = [s.zero(); VECTORS];
                 for (j, vector) in right.iter_mut().enumerate() {
                     *vector = s.load(panel.add(j * S::LANES));
