@@ -9,6 +9,7 @@
 //! Activations are channels-last, N×D×H×W×C; two-dimensional problems have a depth of one. Weights come as in
 //! ONNX: O×(I/groups)×D×H×W.
 
+mod chain;
 mod dense;
 mod depthwise;
 mod direct;
@@ -28,6 +29,7 @@ mod winograd;
 #[cfg(test)]
 mod tests;
 
+pub use chain::{Chain, ChainStage};
 pub use problem::ConvProblem;
 pub use transposed::{PreparedTransposed, TransposedProblem};
 

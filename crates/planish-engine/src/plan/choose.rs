@@ -157,6 +157,11 @@ impl Chooser {
         format!("; left out, expected error above {:.1e}: {}", self.options.max_error, names.join(", "))
     }
 
+    /// Whether convolutions may be computed together; not where one algorithm is tried.
+    pub(crate) fn may_chain(&self) -> bool {
+        self.options.only.is_none()
+    }
+
     /// The pick for `problem` with these weights (ONNX's order) and bias.
     pub(crate) fn choose(
         &self,

@@ -1,6 +1,6 @@
 //! Convolutions with constant weights, plain and transposed, with everything fused behind them.
 
-use super::{Facts, Family, Layout, Lowering, Operand, Wish};
+use super::{Facts, Family, Layout, Lowering, Operand, Wish, chain};
 use planish_cpu::conv::{ConvCall, ConvProblem, PreparedTransposed, TransposedProblem};
 use planish_cpu::epilogue::{Activation, Epilogue};
 use planish_graph::ops::nn::conv::Conv;
@@ -34,13 +34,13 @@ pub(super) fn activation(fused: FusedActivation) -> Activation {
 }
 
 /// The convolution of a node and what follows it.
-fn parts(node: &Node) -> Option<(&Conv, FusedActivation)> {
+pub(super) fn parts(node: &Node) -> Option<(&Conv, FusedActivation)> {
     let fused = node.op.as_op::<ConvAdd>().map(|c| (&c.conv, c.activation));
     fused.or_else(|| node.op.as_op::<Conv>().map(|c| (c, FusedActivation::None)))
 }
 
 /// The problem that a node poses to the kernels.
-fn problem(conv: &Conv, input: &[usize], weights: &[usize]) -> Result<ConvProblem> {
+pub(super) fn problem(conv: &Conv, input: &[usize], weights: &[usize]) -> Result<ConvProblem> {
     let resolved = conv.resolve(input, weights)?;
     let channels = [resolved.in_channels, resolved.out_channels, resolved.group];
     let window = resolved.window.volumetric();
@@ -135,6 +135,9 @@ impl Family for Convolutions {
     }
 
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
+        if chain::lower(l, node)? {
+            return Ok(());
+        }
         let missing = || Error::invalid("a convolution lost its input, weights or output");
         let (conv, fused) = parts(node).ok_or_else(missing)?;
         let (x, w, y) = (node.input(0), node.input(1), node.output());

@@ -3,6 +3,7 @@
 //! A lowering says what layout its operators wish for, and writes steps through [`Lowering`], which finds where operands
 //! are, converts layouts on demand (once a value and layout), and hands out places for outputs.
 
+mod chain;
 mod conv;
 mod elementwise;
 mod facts;
@@ -56,6 +57,7 @@ pub(crate) struct Lowering<'a> {
     last_reader: Vec<usize>,
     /// By node, the activation that its kernel does.
     followers: HashMap<usize, follow::Follower>,
+    chains: chain::Chains,
     node_index: usize,
     steps: Vec<Step>,
     heap_slots: usize,
@@ -131,11 +133,19 @@ pub(crate) fn lower(graph: &Graph, facts: &[Option<Fact>], target: &Target<'_>) 
     let layouts = layout::assign(&known);
     let placements = placement::assign(&known, &layouts);
     let followers = follow::assign(&known, &layouts);
-    let done: HashSet<usize> = followers.values().map(|f| f.node).collect();
+    let chains = chain::assign(&known, &layouts, target)?;
+    let done: HashSet<usize> = followers.values().map(|f| f.node).chain(chains.inner()).collect();
     let mut last_reader = vec![0; graph.values.len()];
     for (n, node) in graph.nodes.iter().enumerate() {
         for v in node.inputs.iter().flatten() {
             last_reader[v.0 as usize] = n;
+        }
+    }
+    // A chain reads its input when its last node has its turn.
+    for nodes in chains.nodes() {
+        for v in graph.nodes[nodes[0]].inputs.iter().flatten() {
+            let reader = &mut last_reader[v.0 as usize];
+            *reader = (*reader).max(nodes[nodes.len() - 1]);
         }
     }
     for v in &graph.outputs {
@@ -153,6 +163,7 @@ pub(crate) fn lower(graph: &Graph, facts: &[Option<Fact>], target: &Target<'_>) 
         names: Vec::new(),
         last_reader,
         followers,
+        chains,
         node_index: 0,
         steps: Vec::new(),
         heap_slots: 0,
