@@ -114,7 +114,7 @@ impl Family for TransposedConvolutions {
         let from = operand.clone();
         l.push(info, &[&operand], &[&output], move |env| {
             let (input, target) = (env.rows(&from)?, env.rows_mut(&output));
-            let epilogue = Epilogue { residual: None, activation };
+            let epilogue = Epilogue { activation, ..Epilogue::default() };
             prepared.run(&problem, env.pool, input, epilogue, target).map_err(Error::invalid)
         });
         Ok(())
@@ -157,7 +157,7 @@ impl Family for Convolutions {
         l.push(info, &reads, &[&output, &scratch], move |env| {
             let (input, output) = (env.rows(&from)?, env.rows_mut(&output));
             let residual = residual_from.as_ref().map(|r| env.rows(r)).transpose()?;
-            let epilogue = Epilogue { residual, activation };
+            let epilogue = Epilogue { residual, activation, ..Epilogue::default() };
             let call = ConvCall { input, epilogue, output, workspace: env.scratch(&scratch) };
             prepared.run(&problem, env.pool, call).map_err(Error::invalid)
         });

@@ -38,7 +38,7 @@ fn unary_kernel(node: &Node, facts: &Facts<'_>) -> Option<UnaryKernel> {
             UnaryFunction::HardSwish => K::Activation(Epilogue::HardSwish),
             UnaryFunction::Mish => K::Activation(Epilogue::Mish),
             UnaryFunction::Softplus => K::Activation(Epilogue::Softplus),
-            UnaryFunction::Softsign => K::Softsign,
+            UnaryFunction::Softsign => K::Activation(Epilogue::Softsign),
             _ => return None,
         });
     }
@@ -46,19 +46,23 @@ fn unary_kernel(node: &Node, facts: &Facts<'_>) -> Option<UnaryKernel> {
         return Some(match op.function {
             ActivationFunction::LeakyRelu { alpha } => K::Activation(Epilogue::LeakyRelu { alpha }),
             ActivationFunction::Elu { alpha } => K::Activation(Epilogue::Elu { alpha }),
-            ActivationFunction::Selu { alpha, gamma } => K::Selu { alpha, gamma },
+            ActivationFunction::Selu { alpha, gamma } => K::Activation(Epilogue::Selu { alpha, gamma }),
             // The kernel divides by alpha; at 0 nothing is left below 0.
             ActivationFunction::Celu { alpha: 0.0 } => K::Activation(Epilogue::Relu),
-            ActivationFunction::Celu { alpha } => K::Celu { alpha },
+            ActivationFunction::Celu { alpha } => K::Activation(Epilogue::Celu { alpha }),
             ActivationFunction::HardSigmoid { alpha, beta } => {
                 K::Activation(Epilogue::HardSigmoid { alpha, beta })
             }
-            ActivationFunction::ThresholdedRelu { alpha } => K::ThresholdedRelu { alpha },
-            ActivationFunction::Shrink { bias, lambd } => K::Shrink { bias, lambda: lambd },
+            ActivationFunction::ThresholdedRelu { alpha } => {
+                K::Activation(Epilogue::ThresholdedRelu { alpha })
+            }
+            ActivationFunction::Shrink { bias, lambd } => {
+                K::Activation(Epilogue::Shrink { bias, lambda: lambd })
+            }
             ActivationFunction::Swish { alpha: 1.0 } => K::Activation(Epilogue::Silu),
-            ActivationFunction::Swish { alpha } => K::Swish { alpha },
+            ActivationFunction::Swish { alpha } => K::Activation(Epilogue::Swish { alpha }),
             ActivationFunction::Gelu { tanh: false } => K::Activation(Epilogue::Gelu),
-            ActivationFunction::Gelu { tanh: true } => K::GeluTanh,
+            ActivationFunction::Gelu { tanh: true } => K::Activation(Epilogue::GeluTanh),
         });
     }
     node.op.as_op::<Clip>()?;

@@ -82,7 +82,7 @@ fn lower_gemm(l: &mut Lowering<'_>, node: &Node, gemm: &Gemm) -> Result<()> {
     let from = operand.clone();
     l.push(info, &[&operand], &[&target], move |env| {
         let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
-        let epilogue = Epilogue { residual: None, activation };
+        let epilogue = Epilogue { activation, ..Epilogue::default() };
         matmul(env.pool, input, &packed, bias.as_deref(), epilogue, output).map_err(Error::invalid)
     });
     Ok(())
@@ -105,7 +105,7 @@ fn lower_matmul(l: &mut Lowering<'_>, node: &Node) -> Result<()> {
         let info = l.info(node, "packed product", "the right operand is constant");
         l.push(info, &[&left_operand], &[&target], move |env| {
             let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
-            let epilogue = Epilogue { residual: None, activation };
+            let epilogue = Epilogue { activation, ..Epilogue::default() };
             matmul(env.pool, input, &packed, None, epilogue, output).map_err(Error::invalid)
         });
         return Ok(());
