@@ -1,6 +1,7 @@
 //! Functions of single elements, alone or of two tensors that broadcast, in whatever layout their input is in.
 
-use super::{Facts, Family, Layout, Lowering, Operand, Wish};
+use super::follow::Behind;
+use super::{Abilities, Facts, Family, Layout, Lowering, Operand, Wish};
 use planish_cpu::elementwise::{Binary as BinaryKernel, Unary as UnaryKernel, binary, unary};
 use planish_cpu::epilogue::Activation as Epilogue;
 use planish_cpu::strided::MAX_RANK;
@@ -124,14 +125,14 @@ impl Family for Elementwise {
         binary_kernel(node).map(|_| Wish::Follow)
     }
 
-    fn activates(&self, node: &Node, _: &Facts<'_>) -> bool {
-        binary_kernel(node).is_some()
+    fn follows(&self, node: &Node, _: &Facts<'_>) -> Abilities {
+        if binary_kernel(node).is_some() { Abilities::ACTIVATION } else { Abilities::default() }
     }
 
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
         let lost = || Error::invalid("an elementwise node lost an input or output");
         let x = node.input(0).ok_or_else(lost)?;
-        let (y, activation) = l.result(node)?;
+        let (y, Behind { activation, .. }) = l.result(node)?;
         let layout = l.layout(y);
         if let Some(function) = unary_kernel(node, &l.facts()) {
             let operand = l.operand(x, layout)?;
