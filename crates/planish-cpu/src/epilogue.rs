@@ -2,9 +2,17 @@
 //!
 //! A sum that is complete sits in a register; adding the shortcut of a residual block and applying the
 //! activation there costs a few instructions, while doing it in a pass of its own would read and write the
-//! whole tensor once more. The order is fixed: `out = activation(sum + bias + residual)`.
+//! whole tensor once more. The order is fixed: `out = scale · activation(sum + bias + residual) + shift`, where a
+//! PReLU's slopes, and scale and shift, are a number for each channel.
 
-use crate::simd::{Simd, SimdOp, math};
+#[cfg(test)]
+pub(crate) mod exact;
+mod finish;
+mod map;
+
+use self::finish::Finish;
+pub(crate) use self::map::{Map, Visit, visit_expression};
+use crate::simd::{Simd, math};
 use crate::view::{Rows, RowsMut};
 
 /// A function of one number, applied to every element.
@@ -29,9 +37,33 @@ pub enum Activation {
         /// The slope below zero.
         alpha: f32,
     },
+    /// `x` where `x > alpha`, else 0.
+    ThresholdedRelu {
+        /// The threshold.
+        alpha: f32,
+    },
+    /// `x + bias` where `x < -lambda`, `x - bias` where `x > lambda`, else 0 (soft thresholding where `bias = lambda`).
+    Shrink {
+        /// What the others are brought nearer to zero by.
+        bias: f32,
+        /// The largest magnitude that becomes zero.
+        lambda: f32,
+    },
     /// `x` where `x >= 0`, else `alpha (e^x - 1)`
     Elu {
         /// The distance of the limit at minus infinity from zero.
+        alpha: f32,
+    },
+    /// `gamma x` where `x > 0`, else `gamma alpha (e^x - 1)`
+    Selu {
+        /// The distance of the limit at minus infinity from zero, before `gamma`.
+        alpha: f32,
+        /// The slope above zero.
+        gamma: f32,
+    },
+    /// `max(0, x) + min(0, alpha (e^(x / alpha) - 1))`
+    Celu {
+        /// The distance of the limit at minus infinity from zero; not zero.
         alpha: f32,
     },
     /// `1 / (1 + e^-x)`
@@ -45,16 +77,25 @@ pub enum Activation {
     },
     /// `x / (1 + e^-x)`
     Silu,
+    /// `x / (1 + e^(-alpha x))`
+    Swish {
+        /// How steep the gate is.
+        alpha: f32,
+    },
     /// `x min(max(x / 6 + 1 / 2, 0), 1)`
     HardSwish,
     /// The hyperbolic tangent.
     Tanh,
     /// `x (1 + erf(x / sqrt 2)) / 2`
     Gelu,
+    /// The approximation `x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2` of [`Activation::Gelu`].
+    GeluTanh,
     /// `x tanh(ln(1 + e^x))`
     Mish,
     /// `ln(1 + e^x)`
     Softplus,
+    /// `x / (1 + |x|)`
+    Softsign,
 }
 
 impl Activation {
@@ -79,8 +120,24 @@ impl Activation {
             // The order of the operands keeps NaN, and lets the upper limit win where they cross, as in ONNX.
             Activation::Clip { min, max } => s.min(s.splat(max), s.max(s.splat(min), x)),
             Activation::LeakyRelu { alpha } => s.select(s.lt(x, s.zero()), s.mul(x, s.splat(alpha)), x),
+            Activation::ThresholdedRelu { alpha } => s.select(s.le(x, s.splat(alpha)), s.zero(), x),
+            Activation::Shrink { bias, lambda } => {
+                let inside = s.le(s.abs(x), s.splat(lambda));
+                let nearer = s.sub(x, s.copy_sign(s.splat(bias), x));
+                let bias_negative = s.lt(s.splat(bias), s.zero());
+                let further = s.add(x, s.copy_sign(s.splat(bias), x));
+                s.select(inside, s.zero(), s.select(bias_negative, further, nearer))
+            }
             Activation::Elu { alpha } => {
                 s.select(s.lt(x, s.zero()), s.mul(math::exp_m1(s, x), s.splat(alpha)), x)
+            }
+            Activation::Selu { alpha, gamma } => {
+                let below = s.mul(math::exp_m1(s, x), s.splat(alpha));
+                s.mul(s.select(s.lt(x, s.zero()), below, x), s.splat(gamma))
+            }
+            Activation::Celu { alpha } => {
+                let below = s.mul(math::exp_m1(s, s.div(x, s.splat(alpha))), s.splat(alpha));
+                s.add(s.max(s.zero(), x), s.min(s.zero(), below))
             }
             Activation::Sigmoid => math::sigmoid(s, x),
             Activation::HardSigmoid { alpha, beta } => {
@@ -88,25 +145,62 @@ impl Activation {
                 s.min(s.splat(1.0), s.max(s.zero(), line))
             }
             Activation::Silu => math::silu(s, x),
+            Activation::Swish { alpha } => s.mul(x, math::sigmoid(s, s.mul(x, s.splat(alpha)))),
             Activation::HardSwish => {
                 let line = s.mul_add(x, s.splat(1.0 / 6.0), s.splat(0.5));
                 s.mul(x, s.min(s.splat(1.0), s.max(s.zero(), line)))
             }
             Activation::Tanh => math::tanh(s, x),
             Activation::Gelu => math::gelu(s, x),
+            Activation::GeluTanh => {
+                let half = s.max(s.splat(-64.0), s.mul(x, s.splat(0.5)));
+                let cube = s.mul(s.mul(x, x), s.splat(0.044_715));
+                let inner = s.mul(s.mul_add(cube, x, x), s.splat(0.797_884_6));
+                s.mul(half, s.add(s.splat(1.0), math::tanh(s, inner)))
+            }
             Activation::Mish => math::mish(s, x),
             Activation::Softplus => math::softplus(s, x),
+            Activation::Softsign => s.div(x, s.add(s.splat(1.0), s.abs(x))),
         }
     }
 }
 
-/// What follows the sum: an optional residual of the shape of the output, then the activation.
+/// What follows the sum, in the order of the fields. What is for each channel has as many numbers as the output has
+/// channels.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
-    /// Added before the activation.
+    /// Added first; of the shape of the output.
     pub residual: Option<Rows<'a>>,
-    /// Applied last.
+    /// For each channel, what negative numbers are multiplied with: a PReLU (He et al., arXiv 1502.01852).
+    pub slopes: Option<&'a [f32]>,
+    /// Applied to what is there by then.
     pub activation: Activation,
+    /// For each channel, a factor.
+    pub scale: Option<&'a [f32]>,
+    /// For each channel, added last.
+    pub shift: Option<&'a [f32]>,
+}
+
+impl Epilogue<'_> {
+    /// Refuses an epilogue that does not fit an output of this shape.
+    pub(crate) fn check(&self, rows: usize, channels: usize) -> Result<(), String> {
+        if let Some(r) = self.residual
+            && (r.rows(), r.channels()) != (rows, channels)
+        {
+            let (own_rows, own_channels) = (r.rows(), r.channels());
+            return Err(format!(
+                "a residual of {own_rows}×{own_channels} for an output of {rows}×{channels}"
+            ));
+        }
+        for (what, numbers) in [("slopes", self.slopes), ("scale", self.scale), ("shift", self.shift)] {
+            if let Some(numbers) = numbers
+                && numbers.len() != channels
+            {
+                return Err(format!("{what} of {} numbers for {channels} channels", numbers.len()));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Where a tile of sums goes: some rows of the output times up to a few vectors of columns.
@@ -123,6 +217,10 @@ pub(crate) struct Destination {
     residual: *const f32,
     residual_stride: usize,
     activation: Activation,
+    /// From the first column on; null where there are none.
+    slopes: *const f32,
+    scale: *const f32,
+    shift: *const f32,
 }
 
 impl Destination {
@@ -135,6 +233,9 @@ impl Destination {
         outputs: *const usize,
     ) -> Self {
         let residual = epilogue.residual;
+        let from_column = |numbers: Option<&[f32]>| {
+            numbers.map_or(std::ptr::null(), |numbers| numbers.as_ptr().wrapping_add(column))
+        };
         Self {
             outputs,
             valid,
@@ -143,6 +244,9 @@ impl Destination {
             residual: residual.map_or(std::ptr::null(), |r| r.ptr().wrapping_add(column)),
             residual_stride: residual.map_or(0, |r| r.row_stride()),
             activation: epilogue.activation,
+            slopes: from_column(epilogue.slopes),
+            scale: from_column(epilogue.scale),
+            shift: from_column(epilogue.shift),
         }
     }
 
@@ -151,20 +255,21 @@ impl Destination {
         Self { residual: self.out, residual_stride: self.out_stride, ..self }
     }
 
-    /// Adds the residual, applies the activation and stores.
+    /// Does the epilogue, and stores.
     ///
     /// # Safety
     /// `outputs` holds `ROWS` rows; the `valid` columns of each are writable in the output by nobody else, and
-    /// readable in the residual, where there is one.
+    /// readable in the residual, where there is one, and in what is for each channel.
     #[inline(always)]
     pub(crate) unsafe fn store<S: Simd, const ROWS: usize, const VECTORS: usize>(
         &self,
         s: S,
         sums: &[[S::F32; VECTORS]; ROWS],
     ) {
+        let plain = self.slopes.is_null() && self.scale.is_null() && self.shift.is_null();
         // SAFETY: promised by the caller; `spilled` holds what `Finish` reads.
         unsafe {
-            match self.activation.limits() {
+            match self.activation.limits().filter(|_| plain) {
                 Some(limits) if self.valid == VECTORS * S::LANES => {
                     self.limit_and_store::<S, ROWS, VECTORS, true>(s, sums, limits);
                 }
@@ -176,7 +281,7 @@ impl Destination {
                             spilled[i][j] = sums[i][j];
                         }
                     }
-                    let sums = spilled.as_ptr().cast::<S::F32>();
+                    let sums = spilled.as_mut_ptr().cast::<S::F32>();
                     s.call(Finish { destination: self, sums, rows: ROWS, vectors: VECTORS });
                 }
             }
@@ -210,41 +315,6 @@ impl Destination {
                     let value = s.min(high, s.max(low, sum));
                     let p = self.out.add(output * self.out_stride + offset);
                     if FULL { s.store(p, value) } else { s.store_partial(p, left, value) }
-                }
-            }
-        }
-    }
-}
-
-/// The epilogue of activations too long to be copied into every tile kernel: works on sums spilled to memory.
-struct Finish<'a, V> {
-    destination: &'a Destination,
-    sums: *const V,
-    rows: usize,
-    vectors: usize,
-}
-
-impl<V> SimdOp for Finish<'_, V> {
-    type Output = ();
-
-    #[inline(always)]
-    fn eval<S: Simd>(self, s: S) {
-        let Finish { destination: d, sums, rows, vectors } = self;
-        for i in 0..rows {
-            for j in 0..vectors {
-                let offset = j * S::LANES;
-                let left = d.valid.saturating_sub(offset);
-                // SAFETY: `Destination::store` spilled `rows * vectors` vectors of this instruction set, and
-                // its caller promises the rows.
-                unsafe {
-                    let output = *d.outputs.add(i);
-                    let mut sum = s.load(sums.add(i * vectors + j).cast());
-                    if !d.residual.is_null() {
-                        let p = d.residual.add(output * d.residual_stride + offset);
-                        sum = s.add(sum, s.load_partial(p, left));
-                    }
-                    let value = d.activation.apply(s, sum);
-                    s.store_partial(d.out.add(output * d.out_stride + offset), left, value);
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! Softmax and its logarithm, which turn the scores of a classifier, or of each pixel of a segmentation, into probabilities. The
 //! largest score is subtracted first, so that no exponential overflows.
 
-use crate::elementwise::{Map, Span};
+use crate::elementwise::Span;
+use crate::epilogue::Map;
 use crate::fold::{ExpSum, Largest, Sum, fold_columns, fold_row};
 use crate::isa::Isa;
 use crate::simd::{Simd, SimdOp, dispatch, math};

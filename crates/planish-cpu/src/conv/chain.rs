@@ -269,7 +269,7 @@ impl Chain {
                     let part = unsafe { RowsMut::from_raw(start, rows, channels, output.row_stride()) };
                     (part, residual.map(|residual| residual.slice(first, rows)))
                 };
-                let epilogue = Epilogue { residual, activation: stage.activation };
+                let epilogue = Epilogue { residual, activation: stage.activation, ..Epilogue::default() };
                 let call = ConvCall { input, epilogue, output, workspace };
                 stage.prepared.run(&problem, &self.alone, call)?;
             }
@@ -379,7 +379,7 @@ mod tests {
                     let residual = (i + 1 == stages.len()).then_some(residual);
                     let call = ConvCall {
                         input: Rows::dense(&values, problem.in_rows(), problem.in_channels).unwrap(),
-                        epilogue: Epilogue { residual, activation: stage.activation },
+                        epilogue: Epilogue { residual, activation: stage.activation, ..Epilogue::default() },
                         output: RowsMut::dense(&mut out, problem.out_rows(), problem.out_channels).unwrap(),
                         workspace: &mut workspace,
                     };

@@ -184,7 +184,7 @@ impl ConvProblem {
         check_shape("input", input.rows(), input.channels(), self.in_rows(), self.in_channels)?;
         let (rows, channels) = (self.out_rows(), self.out_channels);
         check_shape("output", output.rows(), output.channels(), rows, channels)?;
-        epilogue.residual.map_or(Ok(()), |r| check_shape("residual", r.rows(), r.channels(), rows, channels))
+        epilogue.check(rows, channels)
     }
 }
 

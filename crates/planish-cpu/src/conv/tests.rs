@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::reference::{Reference, convolve};
 use super::*;
 use crate::epilogue::Activation;
+use crate::epilogue::exact::ACTIVATIONS;
 use crate::rates::Rates;
 
 /// Numbers between -1 and 1 that look random, the same for the same seed.
@@ -19,69 +20,9 @@ pub(super) fn numbers(len: usize, seed: u64) -> Vec<f32> {
     (0..len).map(next).collect()
 }
 
-/// The activations in double precision, straight from their definitions.
-fn exact(activation: Activation, x: f64) -> f64 {
-    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
-    match activation {
-        Activation::None => x,
-        Activation::Relu => x.max(0.0),
-        Activation::Clip { min, max } => x.max(f64::from(min)).min(f64::from(max)),
-        Activation::LeakyRelu { alpha } => {
-            if x < 0.0 {
-                x * f64::from(alpha)
-            } else {
-                x
-            }
-        }
-        Activation::Elu { alpha } => {
-            if x < 0.0 {
-                x.exp_m1() * f64::from(alpha)
-            } else {
-                x
-            }
-        }
-        Activation::Sigmoid => sigmoid(x),
-        Activation::HardSigmoid { alpha, beta } => (f64::from(alpha) * x + f64::from(beta)).clamp(0.0, 1.0),
-        Activation::Silu => x * sigmoid(x),
-        Activation::HardSwish => x * (x / 6.0 + 0.5).clamp(0.0, 1.0),
-        Activation::Tanh => x.tanh(),
-        // Its own function is tested with the other functions; the logistic form is 2e-2 off, so a finer one is
-        // used.
-        Activation::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
-        Activation::Mish => x * x.exp().ln_1p().tanh(),
-        Activation::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
-    }
-}
-
-fn erf(x: f64) -> f64 {
-    if x.abs() > 5.0 {
-        return x.signum();
-    }
-    let mut term = x;
-    let mut sum = x;
-    for n in 1..200 {
-        term *= -x * x / f64::from(n);
-        sum += term / f64::from(2 * n + 1);
-    }
-    sum * 2.0 / std::f64::consts::PI.sqrt()
-}
-
 fn activation() -> impl Strategy<Value = Activation> {
-    prop_oneof![
-        Just(Activation::None),
-        Just(Activation::Relu),
-        Just(Activation::Clip { min: -0.5, max: 0.75 }),
-        Just(Activation::LeakyRelu { alpha: 0.1 }),
-        Just(Activation::Elu { alpha: 0.7 }),
-        Just(Activation::Sigmoid),
-        Just(Activation::HardSigmoid { alpha: 0.2, beta: 0.5 }),
-        Just(Activation::Silu),
-        Just(Activation::HardSwish),
-        Just(Activation::Tanh),
-        Just(Activation::Gelu),
-        Just(Activation::Mish),
-        Just(Activation::Softplus),
-    ]
+    let smooth: Vec<_> = ACTIVATIONS.into_iter().filter(|activation| !activation.jumps()).collect();
+    prop::sample::select(smooth)
 }
 
 /// Draws groups and channels: dense, depthwise, narrow groups, channel multipliers, wide groups.
@@ -133,17 +74,21 @@ pub(super) struct Setting {
     bias: bool,
     residual: bool,
     activation: Activation,
+    /// Whether there are slopes, scale and shift.
+    channelwise: [bool; 3],
 }
 
 pub(super) fn setting() -> impl Strategy<Value = Setting> {
-    (any::<u64>(), 0usize..3, 0usize..3, any::<bool>(), any::<bool>(), activation()).prop_map(
-        |(seed, input_gap, output_gap, bias, residual, activation)| Setting {
+    let channelwise = prop_oneof![Just([false; 3]), any::<[bool; 3]>()];
+    (any::<u64>(), 0usize..3, 0usize..3, any::<bool>(), any::<bool>(), activation(), channelwise).prop_map(
+        |(seed, input_gap, output_gap, bias, residual, activation, channelwise)| Setting {
             seed,
             input_gap,
             output_gap,
             bias,
             residual,
             activation,
+            channelwise,
         },
     )
 }
@@ -161,6 +106,8 @@ pub(super) struct Case {
     input: Vec<f32>,
     bias: Option<Vec<f32>>,
     residual: Option<Vec<f32>>,
+    /// Slopes, scale and shift.
+    channelwise: [Option<Vec<f32>>; 3],
     reference: Reference,
     /// Products in a sum.
     depth: usize,
@@ -173,12 +120,14 @@ impl Case {
     fn check(
         &self,
         what: &str,
-        compute: impl FnOnce(Option<Rows<'_>>, RowsMut<'_>),
+        compute: impl FnOnce(Epilogue<'_>, RowsMut<'_>),
     ) -> Result<Vec<f32>, TestCaseError> {
         let stride = self.channels + self.setting.output_gap;
         let mut out = vec![7.5; self.rows * stride];
         let residual = self.residual.as_ref().map(|r| Rows::dense(r, self.rows, self.channels).unwrap());
-        compute(residual, RowsMut::new(&mut out, self.rows, self.channels, stride).unwrap());
+        let [slopes, scale, shift] = self.channelwise.each_ref().map(|numbers| numbers.as_deref());
+        let epilogue = Epilogue { residual, slopes, activation: self.setting.activation, scale, shift };
+        compute(epilogue, RowsMut::new(&mut out, self.rows, self.channels, stride).unwrap());
         for (i, &got) in out.iter().enumerate() {
             let (row, channel) = (i / stride, i % stride);
             if channel >= self.channels {
@@ -187,11 +136,17 @@ impl Case {
             }
             let at = row * self.channels + channel;
             let extra = self.residual.as_ref().map_or(0.0, |r| f64::from(r[at]));
-            let want = exact(self.setting.activation, self.reference.sums[at] + extra);
-            let magnitude = self.reference.magnitudes[at] + extra.abs() + want.abs();
-            // Higham's bound for the sum, with room for the activation (slope at most 1.1, 5e-7 of its own).
-            let bound = (self.depth as f64 + 8.0) * magnitude * 1.3 * f64::from(f32::EPSILON) / 2.0 + 1e-6;
-            let bound = bound + self.allowance * 1.3;
+            let of_channel = |numbers: Option<&[f32]>, otherwise: f32| {
+                f64::from(numbers.map_or(otherwise, |numbers| numbers[channel]))
+            };
+            let sum = self.reference.sums[at] + extra;
+            let sum = if sum < 0.0 { sum * of_channel(slopes, 1.0) } else { sum };
+            let shift = of_channel(shift, 0.0);
+            let want = self.setting.activation.exact(sum) * of_channel(scale, 1.0) + shift;
+            let magnitude = self.reference.magnitudes[at] + extra.abs() + shift.abs() + want.abs();
+            // Higham's bound for the sum, with room for the activation (slope at most 1.8, 5e-7 of its own).
+            let bound = (self.depth as f64 + 8.0) * magnitude * 2.0 * f64::from(f32::EPSILON) / 2.0 + 1e-6;
+            let bound = bound + self.allowance * 2.0;
             let error = (f64::from(got) - want).abs();
             prop_assert!(
                 error <= bound,
@@ -200,6 +155,11 @@ impl Case {
         }
         Ok(out)
     }
+}
+
+/// What a setting has for each channel.
+fn channelwise(setting: Setting, channels: usize) -> [Option<Vec<f32>>; 3] {
+    std::array::from_fn(|i| setting.channelwise[i].then(|| numbers(channels, setting.seed ^ (4 + i as u64))))
 }
 
 pub(super) fn case(problem: &ConvProblem, setting: Setting) -> (Case, Vec<f32>) {
@@ -216,6 +176,7 @@ pub(super) fn case(problem: &ConvProblem, setting: Setting) -> (Case, Vec<f32>) 
         input: spread(&dense, problem.in_channels, problem.in_channels + setting.input_gap),
         bias,
         residual,
+        channelwise: channelwise(setting, problem.out_channels),
         reference,
         depth: problem.taps() * problem.group_in(),
         allowance: 0.0,
@@ -250,8 +211,7 @@ pub(super) fn run_case(
         let mut workspace = vec![f32::NAN; prepared.workspace_len(problem, threads)];
         let stride = problem.in_channels + case.setting.input_gap;
         let input = Rows::new(&case.input, problem.in_rows(), problem.in_channels, stride).unwrap();
-        let out = case.check(&what, |residual, out| {
-            let epilogue = Epilogue { residual, activation: case.setting.activation };
+        let out = case.check(&what, |epilogue, out| {
             let workspace = &mut workspace;
             prepared.run(problem, &pool, ConvCall { input, epilogue, output: out, workspace }).unwrap();
         })?;
@@ -295,8 +255,7 @@ proptest! {
             let stride = shape.in_channels + setting.input_gap;
             let input = Rows::new(&case.input, shape.in_rows(), shape.in_channels, stride).unwrap();
             let pool = ThreadPool::new(2);
-            case.check(&format!("transposed on {isa}"), |residual, out| {
-                let epilogue = Epilogue { residual, activation: setting.activation };
+            case.check(&format!("transposed on {isa}"), |epilogue, out| {
                 prepared.run(&problem, &pool, input, epilogue, out).unwrap();
             })?;
         }
@@ -348,6 +307,7 @@ fn transposed_case(problem: &TransposedProblem, setting: Setting) -> (Case, Vec<
         input: spread(&dense, shape.in_channels, shape.in_channels + setting.input_gap),
         bias,
         residual,
+        channelwise: channelwise(setting, shape.out_channels),
         reference,
         depth: shape.taps() * group_in,
         allowance: 0.0,

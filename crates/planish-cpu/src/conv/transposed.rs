@@ -187,9 +187,7 @@ impl PreparedTransposed {
         check_shape("input", input.rows(), input.channels(), shape.in_rows(), shape.in_channels)?;
         let rows = problem.out_rows();
         check_shape("output", output.rows(), output.channels(), rows, shape.out_channels)?;
-        if let Some(r) = epilogue.residual {
-            check_shape("residual", r.rows(), r.channels(), rows, shape.out_channels)?;
-        }
+        epilogue.check(rows, shape.out_channels)?;
         let out_size = problem.out_size()?;
         for phase in &self.phases {
             for (group, matrix) in phase.groups.iter().enumerate() {

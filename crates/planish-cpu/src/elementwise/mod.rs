@@ -7,7 +7,7 @@ mod binary;
 mod unary;
 
 pub use binary::{Binary, binary};
-pub(crate) use unary::{Map, Span};
+pub(crate) use unary::Span;
 pub use unary::{Unary, unary, unary_in_place};
 
 #[cfg(test)]

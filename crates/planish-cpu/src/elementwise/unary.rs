@@ -1,19 +1,12 @@
 //! Functions of one number: the activations of [`Activation`] and, in one table below, everything else. The loop of each
 //! function is made from that table, with the function inside it.
 
-use crate::epilogue::Activation;
+use crate::epilogue::{Activation, Map, Visit, visit_expression};
 use crate::isa::Isa;
 use crate::simd::{Simd, SimdOp, math};
 use crate::strided::{Block, BlockKernel, Nest, Shared, Strided, StridedMut};
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
-
-/// A function of every lane. A trait and no closure, because only a method can be marked to be inlined always: a closure as long as
-/// an exponential would be left as a function of its own, compiled for the baseline machine.
-pub(crate) trait Map: Copy {
-    /// The function. Implementations are `#[inline(always)]`.
-    fn map<S: Simd>(self, s: S, x: S::F32) -> S::F32;
-}
 
 /// Rows of numbers on their way from one place to another.
 #[derive(Clone, Copy)]
@@ -38,7 +31,7 @@ impl Span {
     /// The numbers must be readable at `from` and writable at `to`; the two are the same or do not overlap.
     #[inline(always)]
     pub(crate) unsafe fn map<S: Simd>(self, s: S, map: impl Map) {
-        s.call(MapSpan { span: self, map });
+        self.visit(s, map);
     }
 
     /// `to = activation(from)`.
@@ -80,28 +73,14 @@ impl<M: Map> SimdOp for MapSpan<M> {
     }
 }
 
-/// Makes a [`Map`] of an expression and runs it over a span.
-macro_rules! map_expression {
-    ($span:expr, $simd:ident, $x:ident, $name:ident { $($parameter:ident),* }, $body:expr) => {{
-        #[derive(Clone, Copy)]
-        struct $name {
-            $($parameter: f32),*
-        }
-
-        impl Map for $name {
-            #[inline(always)]
-            fn map<S: Simd>(self, $simd: S, $x: S::F32) -> S::F32 {
-                let Self { $($parameter),* } = self;
-                $body
-            }
-        }
-
-        // SAFETY: promised by the caller of the function this stands in.
-        unsafe { $span.map($simd, $name { $($parameter),* }) }
-    }};
+impl Visit for Span {
+    #[inline(always)]
+    fn visit<S: Simd>(self, s: S, map: impl Map) {
+        s.call(MapSpan { span: self, map });
+    }
 }
 
-/// A span on its way through an activation: a match around the loops, because one inside would be taken for each vector.
+/// A span on its way through an activation.
 struct ActivateSpan {
     span: Span,
     activation: Activation,
@@ -112,31 +91,7 @@ impl SimdOp for ActivateSpan {
 
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
-        macro_rules! loops {
-            ($($name:ident $({ $($parameter:ident),+ })?),*) => {
-                match self.activation {
-                    $(Activation::$name $({ $($parameter),+ })? => map_expression!(
-                        self.span, s, x, $name { $($($parameter),+)? },
-                        Activation::$name $({ $($parameter),+ })?.apply(s, x)
-                    ),)*
-                }
-            };
-        }
-        loops!(
-            None,
-            Relu,
-            Clip { min, max },
-            LeakyRelu { alpha },
-            Elu { alpha },
-            Sigmoid,
-            HardSigmoid { alpha, beta },
-            Silu,
-            HardSwish,
-            Tanh,
-            Gelu,
-            Mish,
-            Softplus
-        );
+        self.activation.visit(s, self.span);
     }
 }
 
@@ -168,7 +123,7 @@ macro_rules! functions {
                     // SAFETY: promised to `unary` by its views.
                     Unary::Activation(activation) => unsafe { self.span.activate($simd, activation) },
                     $(Unary::$name $({ $($parameter),+ })? => {
-                        map_expression!(self.span, $simd, $x, $name { $($($parameter),+)? }, $body)
+                        visit_expression!(self.span, $simd, $x, $name { $($($parameter),+)? }, $body)
                     })*
                 }
             }
@@ -204,39 +159,6 @@ functions! { s;
     Log = |x| math::ln(s, x);
     /// The error function.
     Erf = |x| math::erf(s, x);
-    /// `gamma x` where `x > 0`, else `gamma alpha (e^x - 1)`.
-    Selu { alpha, gamma } = |x| {
-        let below = s.mul(math::exp_m1(s, x), s.splat(alpha));
-        s.mul(s.select(s.lt(x, s.zero()), below, x), s.splat(gamma))
-    };
-    /// `max(0, x) + min(0, alpha (e^(x / alpha) - 1))`
-    Celu { alpha } = |x| {
-        let below = s.mul(math::exp_m1(s, s.div(x, s.splat(alpha))), s.splat(alpha));
-        s.add(s.max(s.zero(), x), s.min(s.zero(), below))
-    };
-    /// `x` where `x > alpha`, else 0.
-    ThresholdedRelu { alpha } = |x| {
-        s.select(s.le(x, s.splat(alpha)), s.zero(), x)
-    };
-    /// `x + bias` where `x < -lambda`, `x - bias` where `x > lambda`, else 0 (soft thresholding where `bias = lambda`).
-    Shrink { bias, lambda } = |x| {
-        let inside = s.le(s.abs(x), s.splat(lambda));
-        let nearer = s.sub(x, s.copy_sign(s.splat(bias), x));
-        let bias_negative = s.lt(s.splat(bias), s.zero());
-        let further = s.add(x, s.copy_sign(s.splat(bias), x));
-        s.select(inside, s.zero(), s.select(bias_negative, further, nearer))
-    };
-    /// `x / (1 + |x|)`
-    Softsign = |x| s.div(x, s.add(s.splat(1.0), s.abs(x)));
-    /// `x / (1 + e^(-alpha x))`
-    Swish { alpha } = |x| s.mul(x, math::sigmoid(s, s.mul(x, s.splat(alpha))));
-    /// The approximation `x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2` of [`Activation::Gelu`].
-    GeluTanh = |x| {
-        let half = s.max(s.splat(-64.0), s.mul(x, s.splat(0.5)));
-        let cube = s.mul(s.mul(x, x), s.splat(0.044_715));
-        let inner = s.mul(s.mul_add(cube, x, x), s.splat(0.797_884_6));
-        s.mul(half, s.add(s.splat(1.0), math::tanh(s, inner)))
-    };
     /// `scale x + shift`
     Affine { scale, shift } = |x| s.mul_add(x, s.splat(scale), s.splat(shift));
 }

@@ -102,7 +102,7 @@ pub(crate) struct Product<'a> {
     pub first_column: usize,
     /// As many numbers as the output has columns.
     pub bias: Option<&'a [f32]>,
-    /// Residual and activation.
+    /// What follows the sums.
     pub epilogue: Epilogue<'a>,
 }
 
@@ -125,18 +125,7 @@ impl Product<'_> {
         {
             return Err(format!("{} biases for {} columns", bias.len(), out.channels()));
         }
-        if let Some(residual) = self.epilogue.residual
-            && (residual.rows() != out.rows() || residual.channels() != out.channels())
-        {
-            return Err(format!(
-                "a residual of {}×{} for an output of {}×{}",
-                residual.rows(),
-                residual.channels(),
-                out.rows(),
-                out.channels()
-            ));
-        }
-        Ok(())
+        self.epilogue.check(out.rows(), out.channels())
     }
 
     /// Computes the product.

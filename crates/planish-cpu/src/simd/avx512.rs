@@ -25,6 +25,20 @@ impl Avx512 {
     }
 }
 
+/// A table in whole cache lines.
+#[repr(align(64))]
+struct Steps([u32; 32]);
+
+/// The bits of `2^(i/32)` less `i << 18`: adding `k << 18` for a `k` whose low five bits are `i` leaves the bits of
+/// `2^(k/32)`, because what is above those five is then an exponent.
+#[rustfmt::skip]
+static EXP2_OF_STEPS: Steps = Steps([
+    0x3f80_0000, 0x3f7e_cd87, 0x3f7d_aac3, 0x3f7c_980f, 0x3f7b_95c2, 0x3f7a_a43a, 0x3f79_c3d3, 0x3f78_f4f0,
+    0x3f78_37f0, 0x3f77_8d3a, 0x3f76_f532, 0x3f76_7043, 0x3f75_fed7, 0x3f75_a15b, 0x3f75_583f, 0x3f75_23f6,
+    0x3f75_04f3, 0x3f74_fbaf, 0x3f75_08a4, 0x3f75_2c4d, 0x3f75_672a, 0x3f75_b9be, 0x3f76_248c, 0x3f76_a81e,
+    0x3f77_44fd, 0x3f77_fbb8, 0x3f78_ccdf, 0x3f79_b907, 0x3f7a_c0c7, 0x3f7b_e4ba, 0x3f7d_257d, 0x3f7e_83b3,
+]);
+
 impl Simd for Avx512 {
     const ISA: Isa = Isa::Avx512;
     const LANES: usize = 16;
@@ -208,6 +222,19 @@ impl Simd for Avx512 {
         unsafe {
             let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
             _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), exponent))
+        }
+    }
+
+    #[inline(always)]
+    fn exp2_of_steps(self, shifted: __m512) -> Option<__m512> {
+        // SAFETY: the token proves the instructions, and the table is two vectors long.
+        unsafe {
+            let steps = _mm512_castps_si512(shifted);
+            let table = EXP2_OF_STEPS.0.as_ptr().cast();
+            let (low, high) = (_mm512_load_epi32(table), _mm512_load_epi32(table.add(16)));
+            let mantissa = _mm512_permutex2var_epi32(low, steps, high);
+            let sum = _mm512_add_epi32(mantissa, _mm512_slli_epi32::<18>(steps));
+            Some(_mm512_castsi512_ps(sum))
         }
     }
 

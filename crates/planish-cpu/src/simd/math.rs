@@ -108,25 +108,34 @@ pub fn softplus<S: Simd>(s: S, x: S::F32) -> S::F32 {
     s.add(s.max(s.zero(), x), tail)
 }
 
-/// `e^-x` for `-88 <= x <= 88`, to a relative error of `2e-7 + 7e-8 |x|`: activations are computed by the million, and
-/// where the argument is large the result is next to nothing beside what it is added to. The polynomial is the minimax
-/// one of degree 5 for `2^r`, `|r| <= 1/2`, with the value and slope at zero exact.
+/// `1 + e^-x` for `-88 <= x <= 88`, to a relative error of `3e-7 + 7e-8 |x|`: activations are computed by the million, and
+/// where the argument is large the result is next to nothing beside what it is added to.
+///
+/// With `x log2 e = k/32 + r`, `|r| <= 1/64`, `2^(k/32)` is looked up and `2^r` the minimax polynomial of degree 2 (error
+/// 5.3e-8), its value at zero exact. Without such a table, `k` is whole and the polynomial, for `|r| <= 1/2`, of degree
+/// 5. Measured in the first cache, SiLU takes 10.5 cycles a vector of 16 with the table and 12.8 with the long polynomial.
 #[inline(always)]
-fn exp_of_negative<S: Simd>(s: S, x: S::F32) -> S::F32 {
-    // Adding 1.5 * 2^23 rounds to a whole number, and leaves it in the low bits.
-    let (log2_e, shift) = (s.splat(-std::f32::consts::LOG2_E), s.splat(12_582_912.0));
-    let shifted = s.mul_add(x, log2_e, shift);
-    let r = s.mul_add(x, log2_e, s.sub(shift, shifted));
-    let ln_2 = std::f32::consts::LN_2;
+fn one_and_exp_of_negative<S: Simd>(s: S, x: S::F32) -> S::F32 {
+    let (one, ln_2) = (s.splat(1.0), std::f32::consts::LN_2);
+    // Adding 1.5 * 2^18 rounds to a multiple of 1/32, and 1.5 * 2^23 to a whole number; either leaves it in the low bits.
+    let reduced = |shift: f32| {
+        let (log2_e, shift) = (s.splat(-std::f32::consts::LOG2_E), s.splat(shift));
+        let shifted = s.mul_add(x, log2_e, shift);
+        (shifted, s.mul_add(x, log2_e, s.sub(shift, shifted)))
+    };
+    let (shifted, r) = reduced(393_216.0);
+    if let Some(power) = s.exp2_of_steps(shifted) {
+        return s.mul_add(power, polynomial(s, r, [0.240_226_5, 0.693_157_3, 1.0]), one);
+    }
+    let (shifted, r) = reduced(12_582_912.0);
     let p = polynomial(s, r, [1.330_060_5e-3, 9.669_691e-3, 5.550_558_5e-2, 2.402_228_3e-1, ln_2, 1.0]);
-    s.add_exponent(p, shifted)
+    s.add(s.add_exponent(p, shifted), one)
 }
 
 /// `1 / (1 + e^-x)` to a relative error of `3e-7 + 7e-8 |x|` where the result is above 1e-31; at most 1e-38 below.
 #[inline(always)]
 pub fn sigmoid<S: Simd>(s: S, x: S::F32) -> S::F32 {
-    let e = exp_of_negative(s, s.max(s.splat(-88.0), s.min(s.splat(88.0), x)));
-    let y = s.reciprocal(s.add(e, s.splat(1.0)));
+    let y = s.reciprocal(one_and_exp_of_negative(s, s.max(s.splat(-88.0), s.min(s.splat(88.0), x))));
     s.select(s.eq(x, x), y, x)
 }
 
@@ -189,8 +198,7 @@ pub fn gelu<S: Simd>(s: S, x: S::F32) -> S::F32 {
 #[inline(always)]
 pub fn silu<S: Simd>(s: S, x: S::F32) -> S::F32 {
     let x = s.max(s.splat(-88.0), x);
-    let e = exp_of_negative(s, s.min(s.splat(88.0), x));
-    s.mul(x, s.reciprocal(s.add(e, s.splat(1.0))))
+    s.mul(x, s.reciprocal(one_and_exp_of_negative(s, s.min(s.splat(88.0), x))))
 }
 
 /// `x tanh(ln(1 + e^x))` (Misra, arXiv 1908.08681) to a relative error of 5e-7, with its limit 0 at minus

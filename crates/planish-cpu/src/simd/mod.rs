@@ -127,6 +127,14 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// normal: the low bits of `shifted` are those of `k`, and are added to the exponent. Unspecified for NaN.
     fn add_exponent(self, x: Self::F32, shifted: Self::F32) -> Self::F32;
 
+    /// `2^(k/32)` for lanes of `shifted` that hold `1.5 * 2^18 + k/32` with a whole `k` (and so `k` in their low bits),
+    /// given that the result is normal; to half a unit in the last place. Unspecified for NaN. `None` where the machine
+    /// has no permutation that looks up 32 numbers, and a longer polynomial is faster.
+    #[inline(always)]
+    fn exp2_of_steps(self, _shifted: Self::F32) -> Option<Self::F32> {
+        None
+    }
+
     /// Takes a positive normal number apart: `(m, e)` with `x = m * 2^e`, `1 <= m < 2`.
     fn split(self, x: Self::F32) -> (Self::F32, Self::F32);
 

@@ -189,6 +189,11 @@ impl SimdOp for CheckLanes {
         same("add_exponent", s.add_exponent(finite, s.splat(12_582_912.0 - 5.0)), &|i| {
             lanes(finite)[i] / 32.0
         });
+        for k in -126 * 32..128 * 32 {
+            if let Some(power) = s.exp2_of_steps(s.splat(393_216.0 + k as f32 / 32.0)) {
+                same("exp2_of_steps", power, &|_| (f64::from(k) / 32.0).exp2() as f32);
+            }
+        }
         same("mul_add", s.mul_add(va, vb, s.splat(0.25)), &|i| a[i] * b[i] + 0.25);
         same("min", s.min(va, vb), &|i| if a[i] < b[i] { a[i] } else { b[i] });
         same("max", s.max(va, vb), &|i| if a[i] > b[i] { a[i] } else { b[i] });

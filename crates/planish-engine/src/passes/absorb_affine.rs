@@ -49,7 +49,7 @@ struct Absorbed {
 }
 
 /// `y = factor · x + offset` for each channel.
-type Affine = Vec<(f64, f64)>;
+pub(crate) type Affine = Vec<(f64, f64)>;
 
 fn absorb(rewriter: &Rewriter, id: NodeId) -> Option<Absorbed> {
     let node = rewriter.node(id)?;
@@ -61,12 +61,13 @@ fn absorb(rewriter: &Rewriter, id: NodeId) -> Option<Absorbed> {
         let layer_node = rewriter.node(layer)?;
         let weights = rewriter.constant_input(layer_node, 1).filter(|w| w.dtype().is_float())?;
         let target = Layer::of(&*layer_node.op, weights)?;
-        let affine = affine(rewriter, node, value, weights.rank(), target.channels)?;
+        let broadcast = |t: &Tensor| per_channel(t, weights.rank(), 1, target.channels);
+        let affine = channel_map(node, value, target.channels, true, |v| rewriter.constant(v), broadcast)?;
         if !affine.iter().all(|(factor, offset)| factor.is_finite() && offset.is_finite()) {
             return None;
         }
         let before = match layer_node.input(2) {
-            Some(bias) => per_channel(rewriter.constant(bias)?, weights.rank().min(2), target.channels)?,
+            Some(bias) => per_channel(rewriter.constant(bias)?, weights.rank().min(2), 1, target.channels)?,
             None => vec![0.0; target.channels],
         };
         let bias: Vec<f64> =
@@ -133,14 +134,24 @@ impl Layer {
     }
 }
 
-/// The map that `node` applies to each channel of `value`.
-fn affine(rewriter: &Rewriter, node: &Node, value: ValueId, rank: usize, channels: usize) -> Option<Affine> {
+/// The map that `node` applies to each of the channels of `value`, which only normalisations know as such: whether they
+/// are those of axis 1 is `second_axis`. `constant` finds constants, and `broadcast` makes of one a number for each
+/// channel.
+pub(crate) fn channel_map<'t>(
+    node: &Node,
+    value: ValueId,
+    channels: usize,
+    second_axis: bool,
+    constant: impl Fn(ValueId) -> Option<&'t Tensor>,
+    broadcast: impl Fn(&Tensor) -> Option<Vec<f64>>,
+) -> Option<Affine> {
     if let Some(norm) = node.op.as_op::<BatchNormalization>() {
-        if norm.training_mode || node.outputs.iter().flatten().count() != 1 || node.input(0) != Some(value) {
+        let single = node.outputs.iter().flatten().count() == 1;
+        if norm.training_mode || !single || !second_axis || node.input(0) != Some(value) {
             return None;
         }
         let numbers = |index| {
-            let values = rewriter.constant_input(node, index)?.to_f64s();
+            let values = constant(node.input(index)?)?.to_f64s();
             (values.len() == channels).then_some(values)
         };
         return Some(norm.affine(&numbers(1)?, &numbers(2)?, &numbers(3)?, &numbers(4)?));
@@ -148,7 +159,7 @@ fn affine(rewriter: &Rewriter, node: &Node, value: ValueId, rank: usize, channel
     let op = node.op.as_op::<Binary>()?;
     let (a, b) = (node.input(0)?, node.input(1)?);
     let first = a == value;
-    let constant = per_channel(rewriter.constant(if first { b } else { a })?, rank, channels)?;
+    let constant = broadcast(constant(if first { b } else { a })?)?;
     let map: fn(f64) -> (f64, f64) = match (op.function, first) {
         (BinaryFunction::Add, _) => |c| (1.0, c),
         (BinaryFunction::Sub, true) => |c| (1.0, -c),

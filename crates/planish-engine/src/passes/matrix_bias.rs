@@ -50,7 +50,7 @@ fn find(rewriter: &Rewriter, id: NodeId) -> Option<Found> {
         }
         let constant = rewriter.constant(weights).filter(|w| w.rank() == 2 && w.dtype().is_float())?;
         let channels = constant.shape()[1];
-        let bias = per_channel(rewriter.constant(bias)?, 2, channels)?;
+        let bias = per_channel(rewriter.constant(bias)?, 2, 1, channels)?;
         let bias = Tensor::from_f64s(constant.dtype(), &[channels], &bias).ok()?;
         Some(Found { product, rows, weights, bias })
     })

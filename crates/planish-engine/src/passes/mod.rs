@@ -41,6 +41,8 @@ mod symbolic_shapes;
 #[cfg(test)]
 mod testing;
 
+pub(crate) use absorb_affine::{Affine, channel_map};
+pub(crate) use pattern::per_channel;
 pub use specialise::{Specialised, as_it_stands, specialise};
 
 use planish_graph::error::Context;

@@ -69,15 +69,15 @@ pub(super) fn close(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-6 * b.abs().max(1e-6)
 }
 
-/// A constant that, broadcast to a tensor of `rank` axes, holds one number for each of `channels` (axis 1), and changes
-/// no other extent.
-pub(super) fn per_channel(tensor: &Tensor, rank: usize, channels: usize) -> Option<Vec<f64>> {
+/// A constant that, broadcast to a tensor of `rank` axes, holds one number for each of `channels` (axis `at`), and
+/// changes no other extent.
+pub(crate) fn per_channel(tensor: &Tensor, rank: usize, at: usize, channels: usize) -> Option<Vec<f64>> {
     let skip = rank.checked_sub(tensor.rank())?;
     let fits = tensor
         .shape()
         .iter()
         .enumerate()
-        .all(|(axis, &extent)| extent == 1 || (axis + skip == 1 && extent == channels));
+        .all(|(axis, &extent)| extent == 1 || (axis + skip == at && extent == channels));
     if !fits {
         return None;
     }

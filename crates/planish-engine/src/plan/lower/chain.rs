@@ -5,6 +5,7 @@
 //! the tensor's way through memory costs.
 
 use super::conv::{activation, parts, problem};
+use super::follow::Followers;
 use super::{Facts, Layout, Lowering, Operand, StepInfo, Target};
 use planish_cpu::conv::{Chain, ChainStage, ConvProblem, plain_error};
 use planish_cpu::rates::SECOND_LEVEL;
@@ -56,7 +57,12 @@ fn stage(node: &Node, known: &Facts<'_>, target: &Target<'_>) -> Result<Option<C
 }
 
 /// Finds the chains.
-pub(super) fn assign(known: &Facts<'_>, layouts: &[Layout], target: &Target<'_>) -> Result<Chains> {
+pub(super) fn assign(
+    known: &Facts<'_>,
+    layouts: &[Layout],
+    followers: &HashMap<usize, Followers>,
+    target: &Target<'_>,
+) -> Result<Chains> {
     let mut chains = Chains::default();
     if !target.chooser.may_chain() {
         return Ok(chains);
@@ -77,6 +83,7 @@ pub(super) fn assign(known: &Facts<'_>, layouts: &[Layout], target: &Target<'_>)
         let reads =
             graph.nodes[reader].input(0) == Some(made) && posed(&graph.nodes[reader], known).is_some();
         let inner = node.input(3).is_none() && !graph.outputs.contains(&made);
+        let inner = inner && !followers.contains_key(&n) && !followers.contains_key(&reader);
         (large && reads && inner).then_some(reader)
     };
     let mut taken: HashSet<usize> = HashSet::new();

@@ -1,8 +1,8 @@
 //! Convolutions with constant weights, plain and transposed, with everything fused behind them.
 
-use super::{Facts, Family, Layout, Lowering, Operand, Wish, chain};
+use super::{Abilities, Facts, Family, Layout, Lowering, Operand, Wish, chain};
 use planish_cpu::conv::{ConvCall, ConvProblem, PreparedTransposed, TransposedProblem};
-use planish_cpu::epilogue::{Activation, Epilogue};
+use planish_cpu::epilogue::Activation;
 use planish_graph::ops::nn::conv::Conv;
 use planish_graph::ops::nn::conv_transpose::ConvTranspose;
 use planish_graph::ops::nn::fused::{ConvAdd, FusedActivation};
@@ -94,15 +94,15 @@ impl Family for TransposedConvolutions {
         (constant && accepted && facts.output(node).is_some()).then_some(Wish::ChannelsLast)
     }
 
-    fn activates(&self, _: &Node, _: &Facts<'_>) -> bool {
-        true
+    fn follows(&self, _: &Node, _: &Facts<'_>) -> Abilities {
+        Abilities::ALL
     }
 
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
         let missing = || Error::invalid("a transposed convolution lost its input, weights or output");
         let op = node.op.as_op::<ConvTranspose>().ok_or_else(missing)?;
         let (Some(x), Some(w)) = (node.input(0), node.input(1)) else { return Err(missing()) };
-        let (y, activation) = l.result(node)?;
+        let (y, behind) = l.result(node)?;
         let weights = l.constant(w).ok_or_else(missing)?;
         let bias = node.input(2).and_then(|b| l.constant(b)).map(|b| b.as_slice::<f32>()).transpose()?;
         let problem = transposed_problem(op, l.shape(x)?, weights.shape()).ok_or_else(missing)?;
@@ -112,9 +112,11 @@ impl Family for TransposedConvolutions {
         let output = l.output(y)?;
         let info = l.info(node, "transposed", "each phase of the stride is a convolution by itself");
         let from = operand.clone();
-        l.push(info, &[&operand], &[&output], move |env| {
+        let reads: Vec<&Operand> = [Some(&operand), behind.residual.as_ref()].into_iter().flatten().collect();
+        let epilogue = behind.clone();
+        l.push(info, &reads, &[&output], move |env| {
             let (input, target) = (env.rows(&from)?, env.rows_mut(&output));
-            let epilogue = Epilogue { residual: None, activation };
+            let epilogue = epilogue.epilogue(env)?;
             prepared.run(&problem, env.pool, input, epilogue, target).map_err(Error::invalid)
         });
         Ok(())
@@ -134,33 +136,38 @@ impl Family for Convolutions {
         (constant && accepted && (3..=5).contains(&input.len())).then_some(Wish::ChannelsLast)
     }
 
+    fn follows(&self, node: &Node, _: &Facts<'_>) -> Abilities {
+        let activation = parts(node).is_some_and(|(_, fused)| fused == FusedActivation::None);
+        Abilities { residual: activation && node.input(3).is_none(), activation, channels: true }
+    }
+
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
         if chain::lower(l, node)? {
             return Ok(());
         }
         let missing = || Error::invalid("a convolution lost its input, weights or output");
         let (conv, fused) = parts(node).ok_or_else(missing)?;
-        let (x, w, y) = (node.input(0), node.input(1), node.output());
-        let (Some(x), Some(w), Some(y)) = (x, w, y) else { return Err(missing()) };
+        let (Some(x), Some(w)) = (node.input(0), node.input(1)) else { return Err(missing()) };
         let weights = l.constant(w).ok_or_else(missing)?;
         let bias = node.input(2).and_then(|b| l.constant(b));
         let problem = problem(conv, l.shape(x)?, weights.shape())?;
         let input = l.operand(x, Layout::ChannelsLast)?;
-        let residual = match node.input(3) {
-            Some(r) => Some(l.operand(r, Layout::ChannelsLast)?),
-            None => None,
-        };
+        let (y, mut behind) = l.result(node)?;
+        if let Some(r) = node.input(3) {
+            behind.residual = Some(l.operand(r, Layout::ChannelsLast)?);
+        }
+        if fused != FusedActivation::None {
+            behind.activation = activation(fused);
+        }
         let choice = l.target.chooser.choose(&problem, weights, bias, l.target.pool)?;
         let output = l.output(y)?;
         let scratch = l.scratch(choice.prepared.workspace_len(&problem, l.target.pool.threads()));
-        let reads: Vec<&Operand> = [Some(&input), residual.as_ref()].into_iter().flatten().collect();
+        let reads: Vec<&Operand> = [Some(&input), behind.residual.as_ref()].into_iter().flatten().collect();
         let info = l.info(node, choice.algorithm, &choice.reason);
-        let activation = activation(fused);
-        let (from, residual_from, prepared) = (input.clone(), residual.clone(), choice.prepared);
+        let (from, epilogue, prepared) = (input.clone(), behind.clone(), choice.prepared);
         l.push(info, &reads, &[&output, &scratch], move |env| {
             let (input, output) = (env.rows(&from)?, env.rows_mut(&output));
-            let residual = residual_from.as_ref().map(|r| env.rows(r)).transpose()?;
-            let epilogue = Epilogue { residual, activation };
+            let epilogue = epilogue.epilogue(env)?;
             let call = ConvCall { input, epilogue, output, workspace: env.scratch(&scratch) };
             prepared.run(&problem, env.pool, call).map_err(Error::invalid)
         });

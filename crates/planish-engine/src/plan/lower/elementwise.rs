@@ -1,6 +1,7 @@
 //! Functions of single elements, alone or of two tensors that broadcast, in whatever layout their input is in.
 
-use super::{Facts, Family, Layout, Lowering, Operand, Wish};
+use super::follow::Behind;
+use super::{Abilities, Facts, Family, Layout, Lowering, Operand, Wish};
 use planish_cpu::elementwise::{Binary as BinaryKernel, Unary as UnaryKernel, binary, unary};
 use planish_cpu::epilogue::Activation as Epilogue;
 use planish_cpu::strided::MAX_RANK;
@@ -38,7 +39,7 @@ fn unary_kernel(node: &Node, facts: &Facts<'_>) -> Option<UnaryKernel> {
             UnaryFunction::HardSwish => K::Activation(Epilogue::HardSwish),
             UnaryFunction::Mish => K::Activation(Epilogue::Mish),
             UnaryFunction::Softplus => K::Activation(Epilogue::Softplus),
-            UnaryFunction::Softsign => K::Softsign,
+            UnaryFunction::Softsign => K::Activation(Epilogue::Softsign),
             _ => return None,
         });
     }
@@ -46,19 +47,23 @@ fn unary_kernel(node: &Node, facts: &Facts<'_>) -> Option<UnaryKernel> {
         return Some(match op.function {
             ActivationFunction::LeakyRelu { alpha } => K::Activation(Epilogue::LeakyRelu { alpha }),
             ActivationFunction::Elu { alpha } => K::Activation(Epilogue::Elu { alpha }),
-            ActivationFunction::Selu { alpha, gamma } => K::Selu { alpha, gamma },
+            ActivationFunction::Selu { alpha, gamma } => K::Activation(Epilogue::Selu { alpha, gamma }),
             // The kernel divides by alpha; at 0 nothing is left below 0.
             ActivationFunction::Celu { alpha: 0.0 } => K::Activation(Epilogue::Relu),
-            ActivationFunction::Celu { alpha } => K::Celu { alpha },
+            ActivationFunction::Celu { alpha } => K::Activation(Epilogue::Celu { alpha }),
             ActivationFunction::HardSigmoid { alpha, beta } => {
                 K::Activation(Epilogue::HardSigmoid { alpha, beta })
             }
-            ActivationFunction::ThresholdedRelu { alpha } => K::ThresholdedRelu { alpha },
-            ActivationFunction::Shrink { bias, lambd } => K::Shrink { bias, lambda: lambd },
+            ActivationFunction::ThresholdedRelu { alpha } => {
+                K::Activation(Epilogue::ThresholdedRelu { alpha })
+            }
+            ActivationFunction::Shrink { bias, lambd } => {
+                K::Activation(Epilogue::Shrink { bias, lambda: lambd })
+            }
             ActivationFunction::Swish { alpha: 1.0 } => K::Activation(Epilogue::Silu),
-            ActivationFunction::Swish { alpha } => K::Swish { alpha },
+            ActivationFunction::Swish { alpha } => K::Activation(Epilogue::Swish { alpha }),
             ActivationFunction::Gelu { tanh: false } => K::Activation(Epilogue::Gelu),
-            ActivationFunction::Gelu { tanh: true } => K::GeluTanh,
+            ActivationFunction::Gelu { tanh: true } => K::Activation(Epilogue::GeluTanh),
         });
     }
     node.op.as_op::<Clip>()?;
@@ -120,14 +125,14 @@ impl Family for Elementwise {
         binary_kernel(node).map(|_| Wish::Follow)
     }
 
-    fn activates(&self, node: &Node, _: &Facts<'_>) -> bool {
-        binary_kernel(node).is_some()
+    fn follows(&self, node: &Node, _: &Facts<'_>) -> Abilities {
+        if binary_kernel(node).is_some() { Abilities::ACTIVATION } else { Abilities::default() }
     }
 
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
         let lost = || Error::invalid("an elementwise node lost an input or output");
         let x = node.input(0).ok_or_else(lost)?;
-        let (y, activation) = l.result(node)?;
+        let (y, Behind { activation, .. }) = l.result(node)?;
         let layout = l.layout(y);
         if let Some(function) = unary_kernel(node, &l.facts()) {
             let operand = l.operand(x, layout)?;

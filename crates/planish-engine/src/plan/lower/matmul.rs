@@ -1,7 +1,6 @@
 //! Matrix products: Gemm and MatMul, with the right operand packed when the plan is made where it is constant.
 
-use super::{Facts, Family, Layout, Lowering, Wish, rows_of};
-use planish_cpu::epilogue::Epilogue;
+use super::{Abilities, Facts, Family, Layout, Lowering, Operand, Wish, rows_of};
 use planish_cpu::matmul::{matmul, matmul_dynamic};
 use planish_graph::ops::math::gemm::Gemm;
 use planish_graph::ops::math::matmul::{MatMul, MatMulShape};
@@ -47,8 +46,8 @@ impl Family for MatrixProducts {
         plain_gemm(node, facts).map(|()| Wish::Plain)
     }
 
-    fn activates(&self, node: &Node, facts: &Facts<'_>) -> bool {
-        node.op.is_op::<Gemm>() || one_matrix(node, facts)
+    fn follows(&self, node: &Node, facts: &Facts<'_>) -> Abilities {
+        if node.op.is_op::<Gemm>() || one_matrix(node, facts) { Abilities::ALL } else { Abilities::default() }
     }
 
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
@@ -61,7 +60,7 @@ impl Family for MatrixProducts {
 
 fn lower_gemm(l: &mut Lowering<'_>, node: &Node, gemm: &Gemm) -> Result<()> {
     let x = node.input(0).ok_or_else(lost)?;
-    let (y, activation) = l.result(node)?;
+    let (y, behind) = l.result(node)?;
     let weights = node.input(1).and_then(|w| l.constant(w)).ok_or_else(lost)?;
     let (rows, columns) = match gemm.trans_b {
         true => (weights.shape()[1], weights.shape()[0]),
@@ -79,10 +78,11 @@ fn lower_gemm(l: &mut Lowering<'_>, node: &Node, gemm: &Gemm) -> Result<()> {
     debug_assert_eq!(rows, l.shape(x)?[1]);
     let target = l.output(y)?;
     let info = l.info(node, "packed product", "the weights are constant");
-    let from = operand.clone();
-    l.push(info, &[&operand], &[&target], move |env| {
+    let reads: Vec<&Operand> = [Some(&operand), behind.residual.as_ref()].into_iter().flatten().collect();
+    let (from, epilogue) = (operand.clone(), behind.clone());
+    l.push(info, &reads, &[&target], move |env| {
         let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
-        let epilogue = Epilogue { residual: None, activation };
+        let epilogue = epilogue.epilogue(env)?;
         matmul(env.pool, input, &packed, bias.as_deref(), epilogue, output).map_err(Error::invalid)
     });
     Ok(())
@@ -90,7 +90,7 @@ fn lower_gemm(l: &mut Lowering<'_>, node: &Node, gemm: &Gemm) -> Result<()> {
 
 fn lower_matmul(l: &mut Lowering<'_>, node: &Node) -> Result<()> {
     let (a, b) = (node.input(0).ok_or_else(lost)?, node.input(1).ok_or_else(lost)?);
-    let (y, activation) = l.result(node)?;
+    let (y, behind) = l.result(node)?;
     let (left, right) = (l.shape(a)?, l.shape(b)?);
     let shape = MatMulShape::new(left, right)?;
     let one_matrix = one_matrix(node, &l.facts());
@@ -103,9 +103,12 @@ fn lower_matmul(l: &mut Lowering<'_>, node: &Node) -> Result<()> {
         let from = left_operand.reshaped(batches * m, k);
         let target = target.reshaped(batches * m, n);
         let info = l.info(node, "packed product", "the right operand is constant");
-        l.push(info, &[&left_operand], &[&target], move |env| {
+        let reads: Vec<&Operand> =
+            [Some(&left_operand), behind.residual.as_ref()].into_iter().flatten().collect();
+        let epilogue = behind.clone();
+        l.push(info, &reads, &[&target], move |env| {
             let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
-            let epilogue = Epilogue { residual: None, activation };
+            let epilogue = epilogue.epilogue(env)?;
             matmul(env.pool, input, &packed, None, epilogue, output).map_err(Error::invalid)
         });
         return Ok(());

@@ -22,6 +22,7 @@ mod resize;
 mod shuffle;
 
 pub(crate) use facts::Facts;
+pub(crate) use follow::Abilities;
 
 use super::layout;
 pub(crate) use super::layout::{Layout, Wish};
@@ -55,8 +56,8 @@ pub(crate) struct Lowering<'a> {
     names: Vec<usize>,
     /// The last node that reads each value; `usize::MAX` for graph outputs.
     last_reader: Vec<usize>,
-    /// By node, the activation that its kernel does.
-    followers: HashMap<usize, follow::Follower>,
+    /// By node, what its kernel does of those behind it.
+    followers: HashMap<usize, follow::Followers>,
     chains: chain::Chains,
     node_index: usize,
     steps: Vec<Step>,
@@ -73,9 +74,10 @@ pub(crate) trait Family: Sync {
     fn is_alias(&self, _node: &Node, _facts: &Facts<'_>, _layouts: &[Layout]) -> bool {
         false
     }
-    /// Whether the kernel for `node` can do an activation to its result; then `lower` asks [`Lowering::result`].
-    fn activates(&self, _node: &Node, _facts: &Facts<'_>) -> bool {
-        false
+    /// What the kernel for `node` can do to its result besides; where that is anything, `lower` asks
+    /// [`Lowering::result`].
+    fn follows(&self, _node: &Node, _facts: &Facts<'_>) -> Abilities {
+        Abilities::default()
     }
 }
 
@@ -133,8 +135,9 @@ pub(crate) fn lower(graph: &Graph, facts: &[Option<Fact>], target: &Target<'_>) 
     let layouts = layout::assign(&known);
     let placements = placement::assign(&known, &layouts);
     let followers = follow::assign(&known, &layouts);
-    let chains = chain::assign(&known, &layouts, target)?;
-    let done: HashSet<usize> = followers.values().map(|f| f.node).chain(chains.inner()).collect();
+    let chains = chain::assign(&known, &layouts, &followers, target)?;
+    let followed = followers.values().flat_map(|f| f.nodes.iter().copied());
+    let done: HashSet<usize> = followed.chain(chains.inner()).collect();
     let mut last_reader = vec![0; graph.values.len()];
     for (n, node) in graph.nodes.iter().enumerate() {
         for v in node.inputs.iter().flatten() {
@@ -249,7 +252,7 @@ impl<'a> Lowering<'a> {
             operator: node.op.name().to_string(),
             algorithm: algorithm.to_string(),
             reason: match self.followers.get(&self.node_index) {
-                Some(f) => format!("{reason}; does the {} behind it", self.graph.nodes[f.node].op.name()),
+                Some(f) => format!("{reason}; does the {} behind it", f.names(&self.graph.nodes)),
                 None => reason.to_string(),
             },
             shape: made.first().and_then(|f| f.shape.clone()).unwrap_or_default(),

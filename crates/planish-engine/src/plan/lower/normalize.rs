@@ -3,7 +3,8 @@
 //! All kernels want channels next to each other. For layer normalisation, "channels" are the last axes in ONNX's own
 //! order; for the others they are axis 1, so those work channels-last.
 
-use super::{Facts, Family, Layout, Lowering, Wish};
+use super::follow::Behind;
+use super::{Abilities, Facts, Family, Layout, Lowering, Wish};
 use planish_cpu::normalize::{group_normalize, layer_normalize, local_response_normalize, scale_shift};
 use planish_graph::ops::nn::batch_normalization::BatchNormalization;
 use planish_graph::ops::nn::group_normalization::{GroupNormalization, InstanceNormalization};
@@ -53,14 +54,14 @@ impl Family for BatchNormalizations {
         of_channels(node, facts).filter(|_| !op.training_mode && constants(node, facts, 1..5))
     }
 
-    fn activates(&self, _: &Node, _: &Facts<'_>) -> bool {
-        true
+    fn follows(&self, _: &Node, _: &Facts<'_>) -> Abilities {
+        Abilities::ACTIVATION
     }
 
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
         let op = node.op.as_op::<BatchNormalization>().ok_or_else(lost)?;
         let x = input(node)?;
-        let (y, activation) = l.result(node)?;
+        let (y, Behind { activation, .. }) = l.result(node)?;
         let numbers = |i: usize| constant(l, node, i).map(|t| t.to_f64s());
         let (gamma, beta, mean, variance) = (numbers(1)?, numbers(2)?, numbers(3)?, numbers(4)?);
         let (mut scale, mut shift) = (Vec::with_capacity(gamma.len()), Vec::with_capacity(gamma.len()));
@@ -103,13 +104,13 @@ impl Family for GroupNormalizations {
         of_channels(node, facts).filter(|_| constants(node, facts, 1..3))
     }
 
-    fn activates(&self, _: &Node, _: &Facts<'_>) -> bool {
-        true
+    fn follows(&self, _: &Node, _: &Facts<'_>) -> Abilities {
+        Abilities::ACTIVATION
     }
 
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
         let x = input(node)?;
-        let (y, activation) = l.result(node)?;
+        let (y, Behind { activation, .. }) = l.result(node)?;
         let (images, channels) = (l.shape(x)?[0], l.shape(x)?[1]);
         let (groups, epsilon) = groups(node, channels).ok_or_else(lost)?;
         let scale = per_channel(constant(l, node, 1)?, channels)?;
