@@ -115,8 +115,13 @@ impl Work {
     }
 
     /// What each thread has of it where `busy` threads share it evenly.
-    pub fn shared(mut self, busy: f64) -> Work {
-        self.0.iter_mut().for_each(|count| *count /= busy.max(1.0));
+    pub fn shared(self, busy: f64) -> Work {
+        self.times(1.0 / busy.max(1.0))
+    }
+
+    /// So many times this.
+    pub fn times(mut self, factor: f64) -> Work {
+        self.0.iter_mut().for_each(|count| *count *= factor);
         self
     }
 

@@ -6,8 +6,10 @@
 //! there is no kernel becomes a step that runs its reference evaluation, so that every graph runs.
 
 pub mod choose;
+pub mod fit;
 pub(crate) mod layout;
 pub(crate) mod lower;
+pub mod measure;
 pub(crate) mod memory;
 pub(crate) mod placement;
 pub mod rates;

@@ -48,7 +48,7 @@ pub(super) fn work(
     ]);
     let weights = frequencies * outputs * depth * count(2 * isa.lanes() * size_of::<f32>());
     work += weights_read(weights, blocks, multiply_adds, isa);
-    let mut work = work.shared(1.0 / count(problem.groups));
+    let mut work = work.times(count(problem.groups));
     work += activations_read(problem);
     let regions = if blocking.shared { PHASES.len() * blocking.blocks } else { 1 };
     work.shared(threads as f64).called(problem.groups * regions, threads)
