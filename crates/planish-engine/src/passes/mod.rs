@@ -39,7 +39,7 @@ mod rewrite;
 mod specialise;
 mod symbolic_shapes;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use specialise::{Specialised, as_it_stands, specialise};
 

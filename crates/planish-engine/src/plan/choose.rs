@@ -109,6 +109,11 @@ impl Chooser {
         }
     }
 
+    /// What the machine takes for each kind of work.
+    pub fn rates(&self) -> &Rates {
+        &self.rates
+    }
+
     /// Every algorithm that accepts `problem`, cheapest estimate first.
     pub fn candidates(&self, problem: &ConvProblem) -> Vec<Candidate> {
         let mut found: Vec<Candidate> = self

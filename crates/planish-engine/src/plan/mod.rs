@@ -6,6 +6,7 @@
 //! there is no kernel becomes a step that runs its reference evaluation, so that every graph runs.
 
 pub mod choose;
+pub(crate) mod cut;
 pub mod fit;
 pub(crate) mod layout;
 pub(crate) mod lower;
