@@ -4,6 +4,7 @@ mod bench;
 mod conv;
 mod eval;
 mod inspect;
+mod interrupt;
 mod kernels;
 mod model;
 mod optimize;

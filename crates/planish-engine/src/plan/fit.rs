@@ -120,7 +120,7 @@ mod tests {
         truth.set(Rate::MultiplyAdd, 0.5);
         truth.set(Rate::Address, 0.0);
         truth.set(Rate::Call, 300.0);
-        let mut samples: Vec<Sample> = (1..60)
+        let mut samples: Vec<Sample> = (1..600)
             .map(|i| {
                 let i = f64::from(i);
                 let parts = [

@@ -14,6 +14,7 @@ pub mod measure;
 pub(crate) mod memory;
 pub(crate) mod placement;
 pub mod rates;
+pub mod tune;
 pub mod wisdom;
 
 use crate::run::environment::Environment;
@@ -105,6 +106,8 @@ pub struct StepInfo {
     pub algorithm: String,
     /// Why it was chosen.
     pub reason: String,
+    /// Of a convolution, every algorithm there was to choose from, the pick first.
+    pub candidates: Vec<choose::Candidate>,
     /// The shape of the first output.
     pub shape: Vec<usize>,
     /// Multiply-accumulate operations.

@@ -1,6 +1,7 @@
 //! Convolutions with constant weights, plain and transposed, with everything fused behind them.
 
 use super::{Facts, Family, Layout, Lowering, Operand, Wish};
+use crate::plan::choose::Request;
 use planish_cpu::conv::{ConvProblem, PreparedTransposed, TransposedProblem};
 use planish_cpu::epilogue::Activation;
 use planish_graph::ops::nn::conv::Conv;
@@ -84,6 +85,23 @@ fn transposed_problem(op: &ConvTranspose, input: &[usize], weights: &[usize]) ->
     Some(problem)
 }
 
+/// Every convolution of the graph that will be given an algorithm.
+pub(super) fn requests<'a>(known: &Facts<'a>) -> Vec<Request<'a>> {
+    let wanted = known.graph.nodes.iter().filter(|node| parts(node).is_some());
+    wanted
+        .filter(|node| Convolutions.wish(node, known).is_some())
+        .filter_map(|node| request(node, known))
+        .collect()
+}
+
+/// What a node with constant weights asks of the chooser.
+fn request<'a>(node: &Node, known: &Facts<'a>) -> Option<Request<'a>> {
+    let (conv, _) = parts(node)?;
+    let weights = known.constant(node, 1)?;
+    let problem = problem(conv, known.input(node, 0)?, weights.shape()).ok()?;
+    Some(Request { problem, weights, bias: known.constant(node, 2) })
+}
+
 impl Family for TransposedConvolutions {
     fn wish(&self, node: &Node, facts: &Facts<'_>) -> Option<Wish> {
         let op = node.op.as_op::<ConvTranspose>()?;
@@ -135,22 +153,21 @@ impl Family for Convolutions {
 
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
         let missing = || Error::invalid("a convolution lost its input, weights or output");
-        let (conv, fused) = parts(node).ok_or_else(missing)?;
-        let (x, w, y) = (node.input(0), node.input(1), node.output());
-        let (Some(x), Some(w), Some(y)) = (x, w, y) else { return Err(missing()) };
-        let weights = l.constant(w).ok_or_else(missing)?;
-        let bias = node.input(2).and_then(|b| l.constant(b));
-        let problem = problem(conv, l.shape(x)?, weights.shape())?;
+        let (_, fused) = parts(node).ok_or_else(missing)?;
+        let (Some(x), Some(y)) = (node.input(0), node.output()) else { return Err(missing()) };
+        let request = request(node, &l.facts()).ok_or_else(missing)?;
         let input = l.operand(x, Layout::ChannelsLast)?;
         let residual = match node.input(3) {
             Some(r) => Some(l.operand(r, Layout::ChannelsLast)?),
             None => None,
         };
-        let choice = l.target.chooser.choose(&problem, weights, bias, l.target.pool)?;
+        let choice = l.target.chooser.choose(&request)?;
+        let problem = request.problem;
         let output = l.output(y)?;
         let scratch = l.scratch(choice.prepared.workspace_len(&problem, l.target.pool.threads()));
         let reads: Vec<&Operand> = [Some(&input), residual.as_ref()].into_iter().flatten().collect();
-        let info = l.info(node, choice.algorithm, &choice.reason);
+        let mut info = l.info(node, choice.algorithm, choice.reason);
+        info.candidates = choice.candidates;
         let activation = activation(fused);
         let (from, residual_from, prepared) = (input.clone(), residual.clone(), choice.prepared);
         l.push(info, &reads, &[&output, &scratch], move |env| {

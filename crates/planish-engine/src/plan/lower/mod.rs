@@ -168,6 +168,7 @@ pub(crate) fn lower(graph: &Graph, facts: &[Option<Fact>], target: &Target<'_>) 
         steps: Vec::new(),
         heap_slots: 0,
     };
+    target.chooser.tune(&conv::requests(&known), target.pool)?;
     lowering.place_inputs()?;
     for (n, node) in graph.nodes.iter().enumerate().filter(|(n, _)| !done.contains(n)) {
         lowering.node_index = n;
@@ -252,6 +253,7 @@ impl<'a> Lowering<'a> {
                 Some(f) => format!("{reason}; does the {} behind it", self.graph.nodes[f.node].op.name()),
                 None => reason.to_string(),
             },
+            candidates: Vec::new(),
             shape: made.first().and_then(|f| f.shape.clone()).unwrap_or_default(),
             macs: if made.iter().all(|f| f.shape.is_some()) { node.op.macs(&given, &made) } else { 0 },
         }

@@ -91,7 +91,7 @@ impl Lowering<'_> {
             algorithm: if layout == Layout::Plain { "channels first" } else { "channels last" }.into(),
             reason: "the next step wants the other layout".into(),
             shape: shape.to_vec(),
-            macs: 0,
+            ..StepInfo::default()
         };
         self.push(info, &[&source], &[&view], kernel);
         Ok(Operand::Buffer(view))
