@@ -5,6 +5,7 @@ use clap::Args;
 use planish::report::machine;
 use planish::report::stats::Summary;
 use planish::report::table::{Align, Table, bytes};
+use planish_engine::plan::choose::Candidate;
 use planish_engine::{CancelToken, Profile};
 use planish_graph::error::Context;
 use planish_graph::{Error, Result};
@@ -26,7 +27,7 @@ pub struct Arguments {
     /// Seconds to measure, after warming up
     #[arg(long, default_value_t = 3.0, value_name = "S")]
     duration: f64,
-    /// Show each layer's algorithm, time, GFLOP/s, share, and why it was chosen (1 MAC = 2 FLOP)
+    /// Show each layer's algorithm, time, GFLOP/s, share, why it was chosen, and which others there were (1 MAC = 2 FLOP)
     #[arg(long)]
     profile: bool,
     /// Write one run in Chrome's trace format (for ui.perfetto.dev or chrome://tracing)
@@ -153,7 +154,36 @@ fn layer(step: &planish_engine::StepProfile) -> serde_json::Value {
     json!({
         "node": step.node, "operator": step.operator, "algorithm": step.algorithm, "reason": step.reason,
         "shape": step.shape, "macs": step.macs, "ms": step.time.as_secs_f64() * 1e3, "gflops": gflops(step),
+        "candidates": step.candidates.iter().map(candidate).collect::<Vec<_>>(),
     })
+}
+
+fn candidate(candidate: &Candidate) -> serde_json::Value {
+    let Candidate { algorithm, estimated, measured, error, admitted } = candidate;
+    json!({
+        "algorithm": algorithm, "estimated_ms": estimated, "measured_ms": measured, "relative_error": error,
+        "admitted": admitted,
+    })
+}
+
+/// How many candidates of a layer are shown to people.
+const SHOWN_CANDIDATES: usize = 4;
+
+/// The best candidates of a layer with their estimates, and in brackets what was measured.
+fn candidates(step: &planish_engine::StepProfile) -> String {
+    let mut admitted: Vec<&Candidate> = step.candidates.iter().filter(|c| c.admitted).collect();
+    admitted.sort_by(|a, b| a.milliseconds().total_cmp(&b.milliseconds()));
+    let one = |c: &&Candidate| {
+        let measured = c.measured.map_or(String::new(), |ms| format!(" ({ms:.3})"));
+        format!("{} {:.3}{measured}", c.algorithm, c.estimated)
+    };
+    let mut shown: Vec<String> = admitted.iter().take(SHOWN_CANDIDATES).map(one).collect();
+    let barred = step.candidates.iter().filter(|c| !c.admitted);
+    // What would be faster if it were allowed.
+    let faster =
+        barred.filter(|c| admitted.first().is_some_and(|best| c.milliseconds() < best.milliseconds()));
+    shown.extend(faster.map(|c| format!("not {}: error {:.0e}", c.algorithm, c.error)));
+    shown.join(", ")
 }
 
 fn print_profile(profile: &Profile) {
@@ -167,6 +197,7 @@ fn print_profile(profile: &Profile) {
         ("GFLOP/s", Align::Right),
         ("share", Align::Right),
         ("why", Align::Left),
+        ("candidates: estimated ms (measured)", Align::Left),
     ]);
     for step in &profile.steps {
         let seconds = step.time.as_secs_f64();
@@ -181,6 +212,7 @@ fn print_profile(profile: &Profile) {
             &rate,
             &format!("{:.1} %", 100.0 * seconds / total.max(1e-12)),
             &step.reason,
+            &candidates(step),
         ]);
     }
     print!("{table}");

@@ -4,11 +4,13 @@ mod bench;
 mod conv;
 mod eval;
 mod inspect;
+mod interrupt;
 mod kernels;
 mod model;
 mod optimize;
 mod pictures;
 mod run;
+mod tune;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -39,6 +41,8 @@ enum Command {
     Optimize(optimize::Arguments),
     /// Time one convolution by every algorithm, or sweep over many
     Conv(conv::Arguments),
+    /// Fit the planner's cost model to this machine
+    Tune(tune::Arguments),
     /// List every kernel, its instruction set, and whether this machine has it
     Kernels(kernels::Arguments),
 }
@@ -53,6 +57,7 @@ pub fn run(line: CommandLine) -> Result<ExitCode> {
         Command::Verify(a) => verify::run(&a),
         Command::Optimize(a) => optimize::run(&a),
         Command::Conv(a) => conv::run(&a),
+        Command::Tune(a) => tune::run(&a),
         Command::Kernels(a) => kernels::run(&a),
     }
 }

@@ -1,7 +1,10 @@
 //! Arguments that say which model, how it is loaded, and how it runs.
 
+use super::interrupt::Interrupt;
 use clap::Args;
+use planish::report::progress::Progress;
 use planish_engine::plan::choose::{ChooserOptions, MAX_ERROR};
+use planish_engine::plan::tune::{Event, Tuning, Watch};
 use planish_engine::plan::wisdom::Wisdom;
 use planish_engine::{Session, SessionOptions};
 use planish_graph::error::Context;
@@ -9,7 +12,8 @@ use planish_graph::limits::{Budget, with_budget};
 use planish_graph::{Error, Graph, Result, Tensor};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// How a model runs.
 #[derive(Args, Clone, Debug)]
@@ -20,9 +24,12 @@ pub struct Execution {
     /// Cap on the bytes of tensors and working memory; K, M, G are understood
     #[arg(long, default_value = "16G", value_parser = bytes, value_name = "BYTES")]
     pub max_memory: usize,
-    /// Measure every candidate algorithm of each convolution and remember the winners
+    /// Measure the candidate algorithms of each convolution and remember the winners; Ctrl-C ends it early
     #[arg(long)]
     pub tune: bool,
+    /// Seconds that measuring may take for each set of input shapes [default: 30]
+    #[arg(long, value_name = "S", requires = "tune", value_parser = seconds)]
+    pub tune_seconds: Option<f64>,
     /// Where the winners are remembered [default: planish/wisdom.json in the user's cache folder]
     #[arg(long, value_name = "FILE", conflicts_with = "no_wisdom")]
     pub wisdom: Option<PathBuf>,
@@ -46,7 +53,10 @@ impl Execution {
             threads: self.threads,
             max_memory: self.max_memory,
             chooser: ChooserOptions {
-                tune: self.tune,
+                tune: self.tune.then(|| Tuning {
+                    time: Duration::from_secs_f64(self.tune_seconds.unwrap_or(Tuning::DEFAULT_SECONDS)),
+                    watch: Some(watch()),
+                }),
                 wisdom,
                 only: self.algorithm.clone(),
                 max_error: self.max_error,
@@ -172,6 +182,40 @@ pub fn random_inputs(graph: &Graph, shapes: &[Vec<usize>], seed: u64) -> Result<
         .collect()
 }
 
+/// Shows how far tuning is, and stops it on Ctrl-C.
+fn watch() -> Watch {
+    let shown: Mutex<Option<(Progress, Interrupt)>> = Mutex::new(None);
+    Watch(Arc::new(move |event| {
+        let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Begin(steps) => *shown = Some((Progress::new("tuning", steps as u64), Interrupt::new())),
+            Event::Step(what) => {
+                if let Some((progress, interrupt)) = &*shown {
+                    progress.say(what);
+                    progress.advance(1);
+                    return !interrupt.is_raised();
+                }
+            }
+            Event::End => {
+                if let Some((progress, interrupt)) = shown.take()
+                    && interrupt.is_raised()
+                {
+                    progress.note("planish: tuning was interrupted; what was learned is used");
+                }
+            }
+        }
+        true
+    }))
+}
+
+/// Seconds of a budget: none or more, and no more than a day.
+fn seconds(text: &str) -> std::result::Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=86400.0).contains(&seconds) => Ok(seconds),
+        _ => Err(format!("\"{text}\" is no number of seconds from 0 to 86400")),
+    }
+}
+
 /// Reads "16G", "512M", "4096".
 pub fn bytes(text: &str) -> std::result::Result<usize, String> {
     let (digits, unit) = match text.trim_end_matches(['B', 'b']).char_indices().last() {
@@ -225,6 +269,8 @@ mod tests {
         assert_eq!(bytes("4096"), Ok(4096));
         assert_eq!(bytes("2K"), Ok(2048));
         assert_eq!(bytes("16GB"), Ok(16 << 30));
+        assert_eq!(seconds("0.5"), Ok(0.5));
+        assert!(seconds("nan").is_err() && seconds("-1").is_err() && seconds("1e9").is_err());
         assert!(bytes("much").is_err() && bytes("99999999999G").is_err());
         assert_eq!(named_shape("x=1x3x8x8").unwrap(), ("x".into(), vec![1, 3, 8, 8]));
         assert_eq!(named_shape("x:0=1,3").unwrap(), ("x:0".into(), vec![1, 3]));

@@ -54,41 +54,38 @@ macro_rules! rates {
 }
 
 rates! {
-    MultiplyAdd "multiply-add" "A multiply-add of vectors in a product" [1.12 0.14 0.28]
-    PanelStep "panel step" "A row of a panel of weights that meets a tile of rows" [0.3 0.3 0.3]
-    ResultVector "result vector" "A vector of a product's result, stored and finished" [1.2 0.4 0.4]
+    MultiplyAdd "multiply-add" "A multiply-add of vectors in a product" [0.4374 0.0834 0.2784]
+    PanelStep "panel step" "A row of a panel of weights that meets a tile of rows" [0.0 0.6773 0.0662]
+    ResultVector "result vector" "A vector of a product's result, stored and finished" [5.379 3.217 2.4973]
     CollidingMultiplyAdd "colliding multiply-add" "What a multiply-add takes longer where rows meet in few sets of the \
-        first-level cache" [0.0 0.0 0.084]
-    WeightsByte "weights byte" "A byte of weights from beyond the second-level cache" [0.005 0.005 0.005]
-    WaitedByte "waited byte" "A byte of weights that the arithmetic is too short to hide" [0.03 0.03 0.03]
-    MemoryByte "memory byte" "What a byte takes longer from memory than from the last cache" [0.03 0.03 0.03]
-    ActivationByte "activation byte" "A byte of input or output beyond the second-level cache" [0.02 0.02 0.02]
-    Address "address" "An address of a tap, made" [1.1 1.1 1.1]
-    AddressLoad "address load" "An address of a tap, loaded for a panel" [0.4 0.4 0.4]
-    PaddedByte "padded byte" "A byte copied into a padded image" [0.017 0.017 0.017]
-    CopiedRun "copied run" "A run of a patch that is copied" [5.4 5.4 5.4]
-    CopiedByte "copied byte" "A byte of a patch that is copied" [0.017 0.017 0.017]
+        first-level cache" [0.0 0.0 0.0099]
+    WeightsByte "weights byte" "A byte of weights from beyond the second-level cache" [0.0107 0.0088 0.0058]
+    WaitedByte "waited byte" "A byte of weights that the arithmetic is too short to hide" [0.0 0.0017 0.0094]
+    MemoryByte "memory byte" "What a byte takes longer from memory than from the last cache" [0.0143 0.0225 0.0289]
+    ActivationByte "activation byte" "A byte of input or output beyond the second-level cache" [0.0103 0.0049 0.0047]
+    Address "address" "An address of a tap, made" [1.5023 1.7429 1.4221]
+    AddressLoad "address load" "An address of a tap, loaded for a panel" [0.0541 0.0 0.0]
+    PaddedByte "padded byte" "A byte copied into a padded image" [0.0255 0.0334 0.0299]
+    CopiedRun "copied run" "A run of a patch that is copied" [5.7888 6.3745 7.4157]
+    CopiedByte "copied byte" "A byte of a patch that is copied" [0.0215 0.0198 0.0182]
     StrassenSum "strassen sum" "A vector of each quarter of a product whose sums wait for each other" [20.0 10.0 10.0]
     StrassenVector "strassen vector" "A vector of a quarter's row that is summed with the others" [11.0 5.5 5.5]
-    DepthwiseTap "depthwise tap" "A tap of a vector of channels where neighbouring pixels share loads" [1.6 0.27 0.27]
-    DepthwiseLoneTap "depthwise lone tap" "A tap of a vector of channels that is loaded by itself" [1.6 0.27 0.46]
-    DepthwiseVector "depthwise vector" "A vector of a depthwise result, stored and finished" [0.9 0.9 0.9]
-    DepthwisePixel "depthwise pixel" "A pixel of a depthwise result, found" [2.7 2.7 2.7]
-    DepthwiseInput "depthwise input" "A vector of a depthwise input that is passed over" [0.27 0.27 0.27]
-    GroupedStep "grouped step" "A multiply-add with its permutation" [3.3 0.4 0.4]
-    GroupedTap "grouped tap" "A tap of a vector of output channels" [0.27 0.27 0.27]
-    GroupedVector "grouped vector" "A vector of a grouped result, stored and finished" [1.6 1.6 1.6]
-    GroupedPixel "grouped pixel" "A pixel of a grouped result, found" [6.8 6.8 6.8]
-    WinogradInput "winograd input" "A vector of a point of a transformed input tile" [5.3 1.3 1.8]
-    WinogradOutput "winograd output" "A vector of a point of a product, transformed back" [5.3 1.3 1.8]
-    WinogradSum "winograd sum" "A vector of a sum that is cut off and added to those before" [1.0 0.7 0.7]
-    FourierStage "fourier stage" "A vector of a tile's number in one stage of its transform" [5.0 1.2 1.7]
-    FourierNumber "fourier number" "A vector of a tile's number, loaded and stored" [0.5 0.3 0.3]
-    FourierProduct "fourier product" "A vector of a product of spectra, stored" [3.2 0.7 1.1]
-    FourierLane "fourier lane" "A vector of frequencies of channels that are their own groups, multiplied" [3.2 0.7 1.1]
-    MovedByte "moved byte" "A byte whose layout is changed" [0.1 0.1 0.1]
-    Call "call" "A call of a kernel" [80.0 80.0 80.0]
-    Region "region" "A region of a run that several threads work on" [1000.0 1000.0 1000.0]
+    DepthwiseTap "depthwise tap" "A tap of a vector of channels where neighbouring pixels share loads" [1.6 0.1727 0.387]
+    DepthwiseLoneTap "depthwise lone tap" "A tap of a vector of channels that is loaded by itself" [0.7342 0.3734 0.6413]
+    DepthwiseVector "depthwise vector" "A vector of a depthwise result, stored and finished" [2.1837 1.3301 1.2398]
+    DepthwisePixel "depthwise pixel" "A pixel of a depthwise result, found" [2.8152 5.396 1.8818]
+    GroupedStep "grouped step" "A multiply-add with its permutation" [4.2446 0.2155 0.3846]
+    GroupedTap "grouped tap" "A tap of a vector of output channels" [0.8438 0.3489 0.495]
+    GroupedVector "grouped vector" "A vector of a grouped result, stored and finished" [5.1186 1.9483 1.7506]
+    GroupedPixel "grouped pixel" "A pixel of a grouped result, found" [9.7969 3.4004 1.3268]
+    WinogradInput "winograd input" "A vector of a point of a transformed input tile" [2.3008 1.3547 2.4413]
+    WinogradOutput "winograd output" "A vector of a point of a product, transformed back" [8.2774 3.6621 4.3475]
+    WinogradSum "winograd sum" "A vector of a sum that is cut off and added to those before" [3.5689 2.6027 2.5797]
+    FourierStage "fourier stage" "A vector of a tile's number in one stage of its transform" [1.8978 0.8774 1.2133]
+    FourierProduct "fourier product" "A vector of a product of spectra, stored" [0.0 0.1999 0.0]
+    MovedByte "moved byte" "A byte whose layout is changed" [0.0774 0.0278 0.0278]
+    Call "call" "A call of a kernel" [312.7 415.7 350.8]
+    Region "region" "A region of a run that several threads work on" [801.3 704.8 625.5]
 }
 
 /// How much of each kind of work a run is.
@@ -117,8 +114,13 @@ impl Work {
     }
 
     /// What each thread has of it where `busy` threads share it evenly.
-    pub fn shared(mut self, busy: f64) -> Work {
-        self.0.iter_mut().for_each(|count| *count /= busy.max(1.0));
+    pub fn shared(self, busy: f64) -> Work {
+        self.times(1.0 / busy.max(1.0))
+    }
+
+    /// So many times this.
+    pub fn times(mut self, factor: f64) -> Work {
+        self.0.iter_mut().for_each(|count| *count *= factor);
         self
     }
 

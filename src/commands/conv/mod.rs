@@ -7,7 +7,7 @@
 mod laboratory;
 mod page;
 mod rounds;
-mod shape;
+pub mod shape;
 mod sweep;
 
 use super::model;

@@ -130,6 +130,26 @@ pub fn to_json(problem: &ConvProblem) -> Value {
     })
 }
 
+/// The convolution that [`to_json`] wrote, if it is one.
+pub fn from_json(value: &Value) -> Option<ConvProblem> {
+    let number = |value: &Value| usize::try_from(value.as_u64()?).ok();
+    let pair = |key: &str| Some([number(&value[key][0])?, number(&value[key][1])?]);
+    let mut problem = ConvProblem::new_2d(
+        number(&value["n"])?,
+        number(&value["c"])?,
+        number(&value["k"])?,
+        pair("hw")?,
+        pair("kernel")?,
+    );
+    let plane = |[h, w]: [usize; 2], depth| [depth, h, w];
+    problem.stride = plane(pair("stride")?, 1);
+    problem.dilation = plane(pair("dilation")?, 1);
+    problem.pads_begin = plane(pair("pad")?, 0);
+    problem.pads_end = problem.pads_begin;
+    problem.groups = number(&value["groups"])?;
+    problem.validate().is_ok().then_some(problem)
+}
+
 /// Reads "56" or "56x48".
 fn pair(text: &str) -> std::result::Result<[usize; 2], String> {
     let (h, w) = text.split_once('x').unwrap_or((text, text));
@@ -157,6 +177,8 @@ mod tests {
         problem.pads_begin = same_padding(&problem);
         (problem.stride, problem.groups) = ([1, 2, 2], 4);
         assert_eq!(describe(&problem), "1×64×56×48 → 32, kernel 3×5, stride 2×2, pad 1×2, 4 groups");
+        assert_eq!(from_json(&to_json(&problem)), Some(problem));
+        assert_eq!(from_json(&json!({"n": 1, "c": -3})), None);
         assert_eq!(tensor_bytes(&ConvProblem::new_2d(1, 2, 3, [4, 4], [1, 1])), 4 * (32 + 48 + 6 + 3));
     }
 }

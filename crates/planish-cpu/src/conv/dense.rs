@@ -8,7 +8,7 @@ use super::{ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey};
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::matmul::{BLOCK_ROWS, PackedMatrix, Product, RowSource, panel_width, tile_rows};
-use crate::rates::{Rate, SECOND_LEVEL, Work, weights_read};
+use crate::rates::{LAST_LEVEL, Rate, SECOND_LEVEL, Work, weights_read};
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
 
@@ -135,7 +135,7 @@ pub(super) fn product_work(problem: &ConvProblem, isa: Isa, threads: usize) -> W
         (Rate::ResultVector, count(rows) * vectors),
     ]);
     work += weights_read(weights, count(rows.div_ceil(BLOCK_ROWS)), multiply_adds, isa);
-    let mut work = work.shared(1.0 / groups);
+    let mut work = work.times(groups);
     work += activations_read(problem);
     work.shared(busy(tiles * panels, threads))
 }
@@ -149,7 +149,10 @@ pub(super) fn busy(tasks: f64, threads: usize) -> f64 {
 pub(super) fn activations_read(problem: &ConvProblem) -> Work {
     let numbers = problem.in_rows() * problem.in_channels + problem.out_rows() * problem.out_channels;
     let bytes = (numbers * size_of::<f32>()) as f64;
-    Work::of(&[(Rate::ActivationByte, (bytes - SECOND_LEVEL).max(0.0))])
+    Work::of(&[
+        (Rate::ActivationByte, (bytes - SECOND_LEVEL).max(0.0)),
+        (Rate::MemoryByte, (bytes - LAST_LEVEL).max(0.0)),
+    ])
 }
 
 /// The additional work of products where the pixels of a tile are a multiple of 4 KiB apart and so meet in one set of

@@ -6,7 +6,7 @@
 //! shares each loaded weight.
 
 use super::dense::activations_read;
-use super::geometry::Axis;
+use super::geometry::{Axis, valid_taps};
 use super::window::{Walk, Window};
 use super::{ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey};
 use crate::epilogue::{Destination, Epilogue};
@@ -37,7 +37,7 @@ impl ConvAlgorithm for Depthwise {
     fn work(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> Work {
         let vectors = problem.out_channels.div_ceil(isa.lanes()) as f64;
         let rows = problem.out_rows() as f64;
-        let taps = rows * vectors * problem.taps() as f64;
+        let taps = valid_taps(problem) * vectors;
         let [_, _, stride] = problem.stride;
         // Where `Tile::compute` has a loop whose neighbouring pixels share what they load.
         let shares = problem.dilation[2] == 1
@@ -46,13 +46,11 @@ impl ConvAlgorithm for Depthwise {
                 (Isa::Avx512, 3, 1 | 2) | (Isa::Avx512, 5, 1) | (Isa::Avx2, 3, 1)
             );
         let lone = if shares { edge_share(problem) } else { 1.0 };
-        let passed = rows * vectors * (problem.stride[1] * stride) as f64;
         let mut work = Work::of(&[
             (Rate::DepthwiseTap, taps * (1.0 - lone)),
             (Rate::DepthwiseLoneTap, taps * lone),
             (Rate::DepthwiseVector, rows * vectors),
             (Rate::DepthwisePixel, rows),
-            (Rate::DepthwiseInput, passed),
         ]);
         work += activations_read(problem);
         work.shared(threads as f64).called(1, threads)

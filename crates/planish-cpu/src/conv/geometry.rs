@@ -78,6 +78,16 @@ impl Axis {
         first..end.max(first)
     }
 
+    /// How many taps of all output coordinates below `outputs` read inside the input.
+    fn all_valid_taps(&self, outputs: usize) -> f64 {
+        let reads = |tap: usize| {
+            let first = self.pad.saturating_sub(tap * self.dilation).div_ceil(self.stride);
+            let end = (self.size + self.pad).saturating_sub(tap * self.dilation).div_ceil(self.stride);
+            end.min(outputs).saturating_sub(first) as f64
+        };
+        (0..self.kernel).map(reads).sum()
+    }
+
     /// The output coordinates below `outputs` all of whose taps read inside the input.
     pub(super) fn interior(&self, outputs: usize) -> std::ops::Range<usize> {
         let first = self.pad.div_ceil(self.stride).min(outputs);
@@ -88,6 +98,13 @@ impl Axis {
         };
         first..end.max(first)
     }
+}
+
+/// The taps of all output pixels that read inside the input, which in small images are much fewer than all taps.
+pub(super) fn valid_taps(problem: &ConvProblem) -> f64 {
+    let out = problem.out_size().unwrap_or([0; 3]);
+    let along = |axis: usize| Axis::of(problem, axis).all_valid_taps(out[axis]);
+    problem.batch as f64 * along(0) * along(1) * along(2)
 }
 
 #[cfg(test)]
@@ -104,6 +121,8 @@ mod tests {
                             let axis = Axis { size, kernel, stride, dilation, pad };
                             let inside = |o: usize, t: usize| axis.input(o, t).is_some();
                             let interior = axis.interior(9);
+                            let all: usize = (0..9).map(|o| axis.valid_taps(o).len()).sum();
+                            assert_eq!(axis.all_valid_taps(9), all as f64, "{axis:?}");
                             for output in 0..9 {
                                 let taps = axis.valid_taps(output);
                                 for tap in 0..kernel {

@@ -7,6 +7,7 @@
 //! each input are the case of one input channel a group.
 
 use super::dense::activations_read;
+use super::geometry::valid_taps;
 use super::window::{Walk, Window};
 use super::{ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey};
 use crate::epilogue::{Destination, Epilogue};
@@ -52,7 +53,7 @@ impl ConvAlgorithm for Grouped {
     fn work(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> Work {
         let vectors = problem.out_channels.div_ceil(isa.lanes()) as f64;
         let rows = problem.out_rows() as f64;
-        let taps = rows * vectors * problem.taps() as f64;
+        let taps = valid_taps(problem) * vectors;
         let mut work = Work::of(&[
             (Rate::GroupedStep, taps * problem.group_in() as f64),
             (Rate::GroupedTap, taps),

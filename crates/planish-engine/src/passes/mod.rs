@@ -39,7 +39,7 @@ mod rewrite;
 mod specialise;
 mod symbolic_shapes;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub(crate) use absorb_affine::{Affine, channel_map};
 pub(crate) use pattern::per_channel;

@@ -1,26 +1,22 @@
 //! Chooses the algorithm of each convolution: by estimate, or by measurement when told to tune.
 //!
-//! Every algorithm says whether it accepts a problem and what it would cost. Untuned, the cheapest estimate wins. Tuned,
-//! each candidate whose estimate is not hopeless runs on scratch data and the fastest wins; winners are remembered in
-//! [`Wisdom`] under the whole problem, so that the next session need not measure. Packed weights are kept and shared by
-//! all plans of a session.
+//! Every algorithm says whether it accepts a problem and what work it would be; times the machine's rates that is an
+//! estimate, and untuned the cheapest wins. Tuned ([`super::tune`]), those that are not hopeless are measured and the
+//! fastest wins; times are remembered in [`Wisdom`] under the whole problem, so that the next session need not measure.
+//! Packed weights are kept and shared by all plans of a session.
 
 use super::rates;
+use super::tune::{self, Contender, Contest, Tuning};
 use super::wisdom::{self, Winner, Wisdom};
-use planish_cpu::conv::{
-    ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey, algorithms, plain_error,
-};
-use planish_cpu::epilogue::Epilogue;
+use planish_cpu::conv::{ConvProblem, PreparedConv, WeightsKey, algorithms, plain_error};
 use planish_cpu::isa::Isa;
 use planish_cpu::matmul::PackedMatrix;
 use planish_cpu::rates::Rates;
 use planish_cpu::threads::ThreadPool;
-use planish_cpu::view::{Rows, RowsMut};
 use planish_graph::{Error, Result, Tensor};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
 
 /// [`ChooserOptions::max_error`] where nothing else is asked for: the largest that keeps whole networks within 1e-4 of
 /// other engines, whose own rounding makes up half of that in the worst of them (`bench/check_models.py`).
@@ -29,8 +25,8 @@ pub const MAX_ERROR: f32 = 2e-6;
 /// How algorithms are chosen.
 #[derive(Clone, Debug)]
 pub struct ChooserOptions {
-    /// Whether candidates are measured where nothing is remembered.
-    pub tune: bool,
+    /// How candidates are measured where nothing is remembered; `None` where they are not.
+    pub tune: Option<Tuning>,
     /// Where winners are remembered, and beside it the machine's fitted rates; `None` for winners of
     /// this session only, and the default rates.
     pub wisdom: Option<PathBuf>,
@@ -43,12 +39,12 @@ pub struct ChooserOptions {
 
 impl Default for ChooserOptions {
     fn default() -> Self {
-        Self { tune: false, wisdom: None, only: None, max_error: MAX_ERROR }
+        Self { tune: None, wisdom: None, only: None, max_error: MAX_ERROR }
     }
 }
 
 /// An algorithm that could do a convolution.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
     /// Its name.
     pub algorithm: &'static str,
@@ -56,13 +52,33 @@ pub struct Candidate {
     pub estimated: f64,
     /// Its measured time in milliseconds, where tuned.
     pub measured: Option<f64>,
+    /// The relative error that is to be expected of it.
+    pub error: f32,
+    /// Whether it may be taken: it errs no more than it may, and is the one that was asked for, if any was.
+    pub admitted: bool,
+}
+
+impl Candidate {
+    /// Measured milliseconds where there are some, else estimated ones.
+    pub fn milliseconds(&self) -> f64 {
+        self.measured.unwrap_or(self.estimated)
+    }
 }
 
 /// The pick for one convolution.
 pub(crate) struct Choice {
     pub(crate) algorithm: &'static str,
     pub(crate) prepared: Arc<dyn PreparedConv>,
-    pub(crate) reason: String,
+    pub(crate) reason: &'static str,
+    /// All that were to be had, as [`Chooser::candidates`] orders them.
+    pub(crate) candidates: Vec<Candidate>,
+}
+
+/// A convolution of a network, with its weights in ONNX's order.
+pub(crate) struct Request<'a> {
+    pub(crate) problem: ConvProblem,
+    pub(crate) weights: &'a Tensor,
+    pub(crate) bias: Option<&'a Tensor>,
 }
 
 /// Packed weights by what they were packed from; the tensors are kept, so that their addresses stay theirs.
@@ -81,11 +97,6 @@ pub struct Chooser {
     packed: Mutex<PackedWeights>,
     matrices: Mutex<PackedMatrices>,
 }
-
-/// Candidates estimated this many times slower than the best are not measured.
-const HOPELESS: f64 = 6.0;
-/// Each candidate is measured for about this long.
-const MEASURE_FOR: Duration = Duration::from_millis(12);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
@@ -111,50 +122,38 @@ impl Chooser {
         }
     }
 
-    /// Every algorithm that accepts `problem`, cheapest estimate first.
+    /// What the machine takes for each kind of work.
+    pub fn rates(&self) -> &Rates {
+        &self.rates
+    }
+
+    /// Every algorithm that accepts `problem`: first those that may be taken, measured ones before the others, and the
+    /// fastest first.
     pub fn candidates(&self, problem: &ConvProblem) -> Vec<Candidate> {
-        let mut found: Vec<Candidate> = self
-            .accepting(problem)
-            .into_iter()
-            .map(|(a, estimated)| Candidate { algorithm: a.name(), estimated, measured: None })
+        let able = algorithms().iter().filter(|a| a.accepts(problem, self.isa).is_ok());
+        let remembered = lock(&self.wisdom).winners.get(&self.key(problem)).cloned().unwrap_or_default();
+        let mut found: Vec<Candidate> = able
+            .map(|a| Candidate {
+                algorithm: a.name(),
+                estimated: self.rates.milliseconds(&a.work(problem, self.isa, self.threads)),
+                measured: remembered.measured(a.name()),
+                error: a.error(problem),
+                admitted: a.error(problem) <= self.options.max_error.max(plain_error(problem)),
+            })
             .collect();
-        found.sort_by(|a, b| a.estimated.total_cmp(&b.estimated));
+        if let Some(only) = self.options.only.as_deref().filter(|o| found.iter().any(|c| c.algorithm == *o)) {
+            found.iter_mut().for_each(|c| c.admitted = c.algorithm == only);
+        }
+        found.sort_by(|a, b| {
+            let rank = |c: &Candidate| (!c.admitted, c.measured.is_none());
+            rank(a).cmp(&rank(b)).then(a.milliseconds().total_cmp(&b.milliseconds()))
+        });
         found
     }
 
-    fn accepting(&self, problem: &ConvProblem) -> Vec<(&'static dyn ConvAlgorithm, f64)> {
-        let able: Vec<_> =
-            algorithms().iter().copied().filter(|a| a.accepts(problem, self.isa).is_ok()).collect();
-        let asked: Vec<_> =
-            able.iter().copied().filter(|a| self.options.only.as_deref() == Some(a.name())).collect();
-        let taken = match asked.is_empty() {
-            false => asked,
-            true => able.into_iter().filter(|a| self.is_exact_enough(*a, problem)).collect(),
-        };
-        taken
-            .into_iter()
-            .map(|a| (a, self.rates.milliseconds(&a.work(problem, self.isa, self.threads))))
-            .collect()
-    }
-
-    fn is_exact_enough(&self, algorithm: &dyn ConvAlgorithm, problem: &ConvProblem) -> bool {
-        algorithm.error(problem) <= self.options.max_error.max(plain_error(problem))
-    }
-
-    /// What `max_error` left out, as the end of a reason.
-    fn left_out(&self, problem: &ConvProblem) -> String {
-        if self.options.only.is_some() {
-            return String::new();
-        }
-        let names: Vec<String> = algorithms()
-            .iter()
-            .filter(|a| a.accepts(problem, self.isa).is_ok() && !self.is_exact_enough(**a, problem))
-            .map(|a| format!("{} {:.1e}", a.name(), a.error(problem)))
-            .collect();
-        if names.is_empty() {
-            return String::new();
-        }
-        format!("; left out, expected error above {:.1e}: {}", self.options.max_error, names.join(", "))
+    /// What the times of a problem are remembered under.
+    fn key(&self, problem: &ConvProblem) -> String {
+        format!("{problem:?} threads {} error {:e}", self.threads, self.options.max_error)
     }
 
     /// Whether convolutions may be computed together; not where one algorithm is tried.
@@ -162,84 +161,87 @@ impl Chooser {
         self.options.only.is_none()
     }
 
-    /// The pick for `problem` with these weights (ONNX's order) and bias.
-    pub(crate) fn choose(
-        &self,
-        problem: &ConvProblem,
-        weights: &Tensor,
-        bias: Option<&Tensor>,
-        pool: &ThreadPool,
-    ) -> Result<Choice> {
-        let mut candidates = self.candidates(problem);
-        if candidates.is_empty() {
-            return Err(Error::unsupported("no convolution algorithm accepts this problem"));
-        }
-        let key = format!("{problem:?} threads {} error {:e}", self.threads, self.options.max_error);
-        let remembered = lock(&self.wisdom).winners.get(&key).cloned();
-        if let Some(winner) = remembered
-            && let Some(pick) = candidates.iter().find(|c| c.algorithm == winner.algorithm)
-        {
-            let reason = format!("remembered: {:.3} ms when tuned", winner.milliseconds);
-            return self.pick(pick.algorithm, problem, weights, bias, reason);
-        }
-        if self.options.tune && candidates.len() > 1 && problem.batch > 0 {
-            let best = candidates[0].estimated;
-            candidates.retain(|c| c.estimated <= best * HOPELESS);
-            for candidate in &mut candidates {
-                let choice = self.pick(candidate.algorithm, problem, weights, bias, String::new())?;
-                candidate.measured = Some(measure(problem, choice.prepared.as_ref(), pool));
+    /// Measures the candidates of a network's convolutions, where that was asked for and they are not remembered.
+    pub(crate) fn tune(&self, requests: &[Request<'_>], pool: &ThreadPool) -> Result<()> {
+        let Some(tuning) = &self.options.tune else { return Ok(()) };
+        let mut contests: Vec<Contest<'_>> = Vec::new();
+        let mut known: HashMap<&ConvProblem, Option<usize>> = HashMap::new();
+        for Request { problem, weights, bias } in requests {
+            if let Some(contest) = known.get(problem) {
+                contest.iter().for_each(|&c| contests[c].nodes += 1);
+                continue;
             }
-            candidates
-                .sort_by(|a, b| a.measured.unwrap_or(f64::MAX).total_cmp(&b.measured.unwrap_or(f64::MAX)));
-            let winner = Winner {
-                algorithm: candidates[0].algorithm.to_string(),
-                milliseconds: candidates[0].measured.unwrap_or_default(),
-            };
-            lock(&self.wisdom).winners.insert(key, winner);
-            let times: Vec<String> = candidates
-                .iter()
-                .map(|c| format!("{} {:.3}", c.algorithm, c.measured.unwrap_or_default()))
-                .collect();
-            return self.pick(
-                candidates[0].algorithm,
-                problem,
-                weights,
-                bias,
-                format!("measured, ms: {}{}", times.join(", "), self.left_out(problem)),
-            );
+            let remembered = lock(&self.wisdom).winners.contains_key(&self.key(problem));
+            let contest = (!remembered && problem.batch > 0).then_some(contests.len());
+            known.insert(problem, contest);
+            if contest.is_some() {
+                let bias = bias.map(|b| b.as_slice::<f32>()).transpose()?;
+                let contenders = self.contenders(problem);
+                contests.push(Contest {
+                    problem,
+                    weights: weights.as_slice::<f32>()?,
+                    bias,
+                    nodes: 1,
+                    contenders,
+                });
+            }
         }
-        let estimates: Vec<String> =
-            candidates.iter().take(4).map(|c| format!("{} {:.3}", c.algorithm, c.estimated)).collect();
-        let reason = match candidates.len() {
-            1 => "the only one that accepts the shape".to_string(),
-            _ => format!("estimated, ms: {}", estimates.join(", ")),
-        };
-        let reason = reason + &self.left_out(problem);
-        self.pick(candidates[0].algorithm, problem, weights, bias, reason)
+        tune::tune(&mut contests, tuning, self.isa, pool, |contest| {
+            let times = contest.contenders.iter().filter(|c| c.measured.is_finite());
+            let times = times.map(|c| (c.algorithm.name().to_string(), c.measured)).collect();
+            if let Some(winner) = Winner::of(times) {
+                lock(&self.wisdom).winners.insert(self.key(contest.problem), winner);
+            }
+        })
     }
 
-    fn pick(
-        &self,
-        name: &'static str,
-        problem: &ConvProblem,
-        weights: &Tensor,
-        bias: Option<&Tensor>,
-        reason: String,
-    ) -> Result<Choice> {
+    /// The candidates that may be taken, cheapest estimate first.
+    fn contenders(&self, problem: &ConvProblem) -> Vec<Contender> {
+        let admitted = self.candidates(problem).into_iter().filter(|c| c.admitted);
+        let mut contenders: Vec<Contender> = admitted
+            .filter_map(|c| {
+                let algorithm = algorithms().iter().copied().find(|a| a.name() == c.algorithm)?;
+                Some(Contender { algorithm, estimated: c.estimated, measured: f64::INFINITY })
+            })
+            .collect();
+        contenders.sort_by(|a, b| a.estimated.total_cmp(&b.estimated));
+        contenders
+    }
+
+    /// The pick for a convolution.
+    pub(crate) fn choose(&self, request: &Request<'_>) -> Result<Choice> {
+        let candidates = self.candidates(&request.problem);
+        let first = candidates.iter().find(|c| c.admitted);
+        let first =
+            first.ok_or_else(|| Error::unsupported("no convolution algorithm accepts this problem"))?;
+        let admitted = candidates.iter().filter(|c| c.admitted).count();
+        let reason = match (self.options.only.as_deref(), admitted, first.measured) {
+            (Some(only), ..) if only == first.algorithm => "asked for",
+            (_, 1, _) => "the only one that may be taken",
+            (_, _, Some(_)) => "the fastest when tuned",
+            (_, _, None) => "the least estimate",
+        };
+        let prepared = self.prepared(first.algorithm, request)?;
+        Ok(Choice { algorithm: first.algorithm, prepared, reason, candidates })
+    }
+
+    /// The packed weights, which all plans of the session share.
+    fn prepared(&self, name: &str, request: &Request<'_>) -> Result<Arc<dyn PreparedConv>> {
+        let Request { problem, weights, bias } = request;
         let found = algorithms().iter().find(|a| a.name() == name);
         let algorithm = found.ok_or_else(|| Error::invalid(format!("no algorithm is named {name}")))?;
         let address = |t: Option<&Tensor>| t.map_or(0, |t| t.bytes().as_ptr() as usize);
-        let key = (address(Some(weights)), address(bias), algorithm.weights_key(problem, self.isa));
+        let key = (address(Some(weights)), address(*bias), algorithm.weights_key(problem, self.isa));
         if let Some((_, _, prepared)) = lock(&self.packed).get(&key) {
-            return Ok(Choice { algorithm: name, prepared: prepared.clone(), reason });
+            return Ok(prepared.clone());
         }
         let bias_values = bias.map(|b| b.as_slice::<f32>()).transpose()?;
         let prepared: Arc<dyn PreparedConv> = algorithm
             .prepare(problem, self.isa, weights.as_slice::<f32>()?, bias_values)
             .map_err(Error::invalid)?
             .into();
-        lock(&self.packed).insert(key, (weights.clone(), bias.cloned(), prepared.clone()));
-        Ok(Choice { algorithm: name, prepared, reason })
+        lock(&self.packed).insert(key, ((*weights).clone(), bias.cloned(), prepared.clone()));
+        Ok(prepared)
     }
 
     /// `matrix` (K×N, or N×K where `transposed`) times `scale`, packed; the same for every plan of the session.
@@ -270,7 +272,9 @@ impl Chooser {
 
     /// Writes what tuning learned to the wisdom file, where there is one. Entries that another process wrote meanwhile stay.
     pub fn save_wisdom(&self) -> Result<()> {
-        let Some(path) = self.options.wisdom.as_ref().filter(|_| self.options.tune) else { return Ok(()) };
+        let Some(path) = self.options.wisdom.as_ref().filter(|_| self.options.tune.is_some()) else {
+            return Ok(());
+        };
         let ours = lock(&self.wisdom).clone();
         let mut all = Wisdom::load(path, &ours.fingerprint);
         all.winners.extend(ours.winners);
@@ -281,39 +285,4 @@ impl Chooser {
     pub fn remembered(&self) -> usize {
         lock(&self.wisdom).winners.len()
     }
-}
-
-/// The fastest of a few runs on scratch data, in milliseconds.
-fn measure(problem: &ConvProblem, prepared: &dyn PreparedConv, pool: &ThreadPool) -> f64 {
-    let Ok(out) = problem.out_size() else { return f64::MAX };
-    let in_rows = problem.batch * problem.in_size.iter().product::<usize>();
-    let out_rows = problem.batch * out.iter().product::<usize>();
-    let input: Vec<f32> = (0..in_rows * problem.in_channels).map(|i| (i % 17) as f32 * 0.1 - 0.8).collect();
-    let mut output = vec![0f32; out_rows * problem.out_channels];
-    let mut workspace = vec![0f32; prepared.workspace_len(problem, pool.threads())];
-    let _active = pool.activate();
-    let mut best = f64::MAX;
-    let begun = Instant::now();
-    for round in 0..64 {
-        let (Ok(from), Ok(to)) = (
-            Rows::dense(&input, in_rows, problem.in_channels),
-            RowsMut::dense(&mut output, out_rows, problem.out_channels),
-        ) else {
-            return f64::MAX;
-        };
-        let epilogue = Epilogue::default();
-        let call = ConvCall { input: from, epilogue, output: to, workspace: &mut workspace };
-        let start = Instant::now();
-        if prepared.run(problem, pool, call).is_err() {
-            return f64::MAX;
-        }
-        let time = start.elapsed().as_secs_f64() * 1e3;
-        if round > 0 {
-            best = best.min(time);
-        }
-        if round >= 2 && begun.elapsed() > MEASURE_FOR {
-            break;
-        }
-    }
-    best
 }

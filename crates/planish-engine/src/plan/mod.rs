@@ -6,11 +6,15 @@
 //! there is no kernel becomes a step that runs its reference evaluation, so that every graph runs.
 
 pub mod choose;
+pub(crate) mod cut;
+pub mod fit;
 pub(crate) mod layout;
 pub(crate) mod lower;
+pub mod measure;
 pub(crate) mod memory;
 pub(crate) mod placement;
 pub mod rates;
+pub mod tune;
 pub mod wisdom;
 
 use crate::run::environment::Environment;
@@ -102,6 +106,8 @@ pub struct StepInfo {
     pub algorithm: String,
     /// Why it was chosen.
     pub reason: String,
+    /// Of a convolution, every algorithm there was to choose from, the pick first.
+    pub candidates: Vec<choose::Candidate>,
     /// The shape of the first output.
     pub shape: Vec<usize>,
     /// Multiply-accumulate operations.

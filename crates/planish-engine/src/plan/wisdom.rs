@@ -19,13 +19,26 @@ pub struct Wisdom {
     pub winners: BTreeMap<String, Winner>,
 }
 
-/// The algorithm that was fastest, and how fast.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The algorithm that was fastest, and how fast all were that were measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Winner {
     /// Its name.
     pub algorithm: String,
-    /// Its measured time.
-    pub milliseconds: f64,
+    /// By algorithm, the measured milliseconds.
+    pub milliseconds: BTreeMap<String, f64>,
+}
+
+impl Winner {
+    /// The fastest of these; `None` where there are none.
+    pub fn of(milliseconds: BTreeMap<String, f64>) -> Option<Winner> {
+        let fastest = milliseconds.iter().min_by(|a, b| a.1.total_cmp(b.1))?;
+        Some(Winner { algorithm: fastest.0.clone(), milliseconds })
+    }
+
+    /// What an algorithm was measured at.
+    pub fn measured(&self, algorithm: &str) -> Option<f64> {
+        self.milliseconds.get(algorithm).copied()
+    }
 }
 
 /// A file larger than this is not read.
@@ -93,7 +106,9 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("planish-wisdom-{}", std::process::id()));
         let path = folder.join("wisdom.json");
         let mut wisdom = Wisdom::empty("here");
-        wisdom.winners.insert("conv".into(), Winner { algorithm: "direct".into(), milliseconds: 1.5 });
+        let times = BTreeMap::from([("im2col".to_string(), 2.5), ("direct".to_string(), 1.5)]);
+        wisdom.winners.insert("conv".into(), Winner::of(times).unwrap());
+        assert_eq!(wisdom.winners["conv"].algorithm, "direct");
         wisdom.save(&path).unwrap();
         assert_eq!(Wisdom::load(&path, "here"), wisdom);
         assert_eq!(Wisdom::load(&path, "elsewhere"), Wisdom::empty("elsewhere"));

@@ -1,5 +1,6 @@
 //! Where the time of a run goes, step by step.
 
+use crate::plan::choose::Candidate;
 use std::time::Duration;
 
 /// What one step did and how long it took.
@@ -13,6 +14,8 @@ pub struct StepProfile {
     pub algorithm: String,
     /// Why it was chosen.
     pub reason: String,
+    /// Of a convolution, every algorithm there was to choose from, the pick first.
+    pub candidates: Vec<Candidate>,
     /// The shape of the first output, as ONNX writes it.
     pub shape: Vec<usize>,
     /// Multiply-accumulate operations.

@@ -315,6 +315,7 @@ impl Session {
                     operator: info.operator,
                     algorithm: info.algorithm,
                     reason: info.reason,
+                    candidates: info.candidates,
                     shape: info.shape,
                     macs: info.macs,
                     start: begun,

@@ -21,17 +21,13 @@ pub(super) fn work(
     let count = |n: usize| n as f64;
     let (tiles, frequencies, blocks) = (grid.tiles(), count(frequencies(grid.size)), count(blocking.blocks));
     let numbers = count(tiles * grid.size * grid.size);
-    // A transform adds and multiplies by the logarithm of its size, and loads and stores each number a few times.
-    let transforms = |vectors: f64| {
-        Work::of(&[
-            (Rate::FourierStage, numbers * vectors * f64::from(grid.size.ilog2())),
-            (Rate::FourierNumber, numbers * vectors),
-        ])
-    };
+    // What a transform does to each number grows with the logarithm of its size.
+    let transforms =
+        |vectors: f64| Work::of(&[(Rate::FourierStage, numbers * vectors * f64::from(grid.size.ilog2()))]);
     if is_channelwise(problem) {
         let vectors = count(problem.out_channels.div_ceil(isa.lanes()));
         let mut work = transforms(2.0 * vectors);
-        work += Work::of(&[(Rate::FourierLane, count(tiles) * vectors * frequencies)]);
+        work += Work::of(&[(Rate::FourierProduct, count(tiles) * vectors * frequencies)]);
         work += activations_read(problem);
         return work.shared(threads as f64).called(1, threads);
     }
@@ -48,7 +44,7 @@ pub(super) fn work(
     ]);
     let weights = frequencies * outputs * depth * count(2 * isa.lanes() * size_of::<f32>());
     work += weights_read(weights, blocks, multiply_adds, isa);
-    let mut work = work.shared(1.0 / count(problem.groups));
+    let mut work = work.times(count(problem.groups));
     work += activations_read(problem);
     let regions = if blocking.shared { PHASES.len() * blocking.blocks } else { 1 };
     work.shared(threads as f64).called(problem.groups * regions, threads)

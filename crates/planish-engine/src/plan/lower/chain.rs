@@ -4,7 +4,7 @@
 //! computed best by plain sums: algorithms that save multiplications need many lines at a time, and save more than
 //! the tensor's way through memory costs.
 
-use super::conv::{activation, parts, problem};
+use super::conv::{activation, parts, request};
 use super::follow::Followers;
 use super::{Facts, Layout, Lowering, Operand, StepInfo, Target};
 use planish_cpu::conv::{Chain, ChainStage, ConvProblem, plain_error};
@@ -39,18 +39,16 @@ impl Chains {
     }
 }
 
-/// The convolution that a node poses, where it has constant weights and no residual unless it may be the `last` one.
+/// The convolution that a node poses, where it has constant weights.
 fn posed(node: &Node, known: &Facts<'_>) -> Option<ConvProblem> {
-    let (conv, _) = parts(node)?;
-    let weights = known.constant(node, 1)?;
-    problem(conv, known.input(node, 0)?, weights.shape()).ok().filter(|p| p.batch > 0)
+    request(node, known).map(|request| request.problem).filter(|problem| problem.batch > 0)
 }
 
 /// The stage of a node, where its best algorithm adds up products as they are.
 fn stage(node: &Node, known: &Facts<'_>, target: &Target<'_>) -> Result<Option<ChainStage>> {
-    let (Some(problem), Some((_, fused))) = (posed(node, known), parts(node)) else { return Ok(None) };
-    let Some(weights) = known.constant(node, 1) else { return Ok(None) };
-    let choice = target.chooser.choose(&problem, weights, known.constant(node, 2), target.pool)?;
+    let (Some(request), Some((_, fused))) = (request(node, known), parts(node)) else { return Ok(None) };
+    let choice = target.chooser.choose(&request)?;
+    let problem = request.problem;
     let plain = choice.prepared.algorithm().error(&problem) == plain_error(&problem);
     let activation = activation(fused);
     Ok(plain.then_some(ChainStage { problem, prepared: choice.prepared, activation }))

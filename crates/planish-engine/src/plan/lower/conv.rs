@@ -1,6 +1,7 @@
 //! Convolutions with constant weights, plain and transposed, with everything fused behind them.
 
 use super::{Abilities, Facts, Family, Layout, Lowering, Operand, Wish, chain};
+use crate::plan::choose::Request;
 use planish_cpu::conv::{ConvCall, ConvProblem, PreparedTransposed, TransposedProblem};
 use planish_cpu::epilogue::Activation;
 use planish_graph::ops::nn::conv::Conv;
@@ -40,7 +41,7 @@ pub(super) fn parts(node: &Node) -> Option<(&Conv, FusedActivation)> {
 }
 
 /// The problem that a node poses to the kernels.
-pub(super) fn problem(conv: &Conv, input: &[usize], weights: &[usize]) -> Result<ConvProblem> {
+fn problem(conv: &Conv, input: &[usize], weights: &[usize]) -> Result<ConvProblem> {
     let resolved = conv.resolve(input, weights)?;
     let channels = [resolved.in_channels, resolved.out_channels, resolved.group];
     let window = resolved.window.volumetric();
@@ -82,6 +83,23 @@ fn transposed_problem(op: &ConvTranspose, input: &[usize], weights: &[usize]) ->
     }
     problem.validate().ok()?;
     Some(problem)
+}
+
+/// Every convolution of the graph that will be given an algorithm.
+pub(super) fn requests<'a>(known: &Facts<'a>) -> Vec<Request<'a>> {
+    let wanted = known.graph.nodes.iter().filter(|node| parts(node).is_some());
+    wanted
+        .filter(|node| Convolutions.wish(node, known).is_some())
+        .filter_map(|node| request(node, known))
+        .collect()
+}
+
+/// What a node with constant weights asks of the chooser.
+pub(super) fn request<'a>(node: &Node, known: &Facts<'a>) -> Option<Request<'a>> {
+    let (conv, _) = parts(node)?;
+    let weights = known.constant(node, 1)?;
+    let problem = problem(conv, known.input(node, 0)?, weights.shape()).ok()?;
+    Some(Request { problem, weights, bias: known.constant(node, 2) })
 }
 
 impl Family for TransposedConvolutions {
@@ -146,11 +164,9 @@ impl Family for Convolutions {
             return Ok(());
         }
         let missing = || Error::invalid("a convolution lost its input, weights or output");
-        let (conv, fused) = parts(node).ok_or_else(missing)?;
-        let (Some(x), Some(w)) = (node.input(0), node.input(1)) else { return Err(missing()) };
-        let weights = l.constant(w).ok_or_else(missing)?;
-        let bias = node.input(2).and_then(|b| l.constant(b));
-        let problem = problem(conv, l.shape(x)?, weights.shape())?;
+        let (_, fused) = parts(node).ok_or_else(missing)?;
+        let x = node.input(0).ok_or_else(missing)?;
+        let request = request(node, &l.facts()).ok_or_else(missing)?;
         let input = l.operand(x, Layout::ChannelsLast)?;
         let (y, mut behind) = l.result(node)?;
         if let Some(r) = node.input(3) {
@@ -159,11 +175,13 @@ impl Family for Convolutions {
         if fused != FusedActivation::None {
             behind.activation = activation(fused);
         }
-        let choice = l.target.chooser.choose(&problem, weights, bias, l.target.pool)?;
+        let choice = l.target.chooser.choose(&request)?;
+        let problem = request.problem;
         let output = l.output(y)?;
         let scratch = l.scratch(choice.prepared.workspace_len(&problem, l.target.pool.threads()));
         let reads: Vec<&Operand> = [Some(&input), behind.residual.as_ref()].into_iter().flatten().collect();
-        let info = l.info(node, choice.algorithm, &choice.reason);
+        let mut info = l.info(node, choice.algorithm, choice.reason);
+        info.candidates = choice.candidates;
         let (from, epilogue, prepared) = (input.clone(), behind.clone(), choice.prepared);
         l.push(info, &reads, &[&output, &scratch], move |env| {
             let (input, output) = (env.rows(&from)?, env.rows_mut(&output));

@@ -23,6 +23,7 @@ mod shuffle;
 
 pub(crate) use facts::Facts;
 pub(crate) use follow::Abilities;
+pub(crate) use operands::layouts_agree;
 
 use super::layout;
 pub(crate) use super::layout::{Layout, Wish};
@@ -68,6 +69,11 @@ pub(crate) struct Lowering<'a> {
 pub(crate) trait Family: Sync {
     /// What the family's kernel for `node` wishes of layouts; `None` where it has none for this operator, type or shape.
     fn wish(&self, node: &Node, facts: &Facts<'_>) -> Option<Wish>;
+    /// The layout in which the kernel for `node` reads its input best, given that it writes `layout`; `None` where it
+    /// reads either just as well. Not asked of those that follow.
+    fn reads(&self, _node: &Node, _facts: &Facts<'_>, layout: Layout) -> Option<Layout> {
+        Some(layout)
+    }
     /// The steps of a node for which [`Self::wish`] answered.
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()>;
     /// Whether the node's outputs are views of its input's memory, given that its values are in `layouts`.
@@ -114,6 +120,11 @@ pub(crate) fn wish(node: &Node, facts: &Facts<'_>) -> Wish {
     family(node, facts).map_or(Wish::Plain, |(_, wish)| wish)
 }
 
+/// The layout in which `node` reads its input best, given that it writes `layout`; `None` where either does as well.
+pub(crate) fn reads(node: &Node, facts: &Facts<'_>, layout: Layout) -> Option<Layout> {
+    family(node, facts).map_or(Some(Layout::Plain), |(family, _)| family.reads(node, facts, layout))
+}
+
 /// Whether the node's output is a view of its input's memory, never a memory of its own.
 pub(crate) fn is_alias(node: &Node, facts: &Facts<'_>, layouts: &[Layout]) -> bool {
     family(node, facts).is_some_and(|(f, _)| f.is_alias(node, facts, layouts))
@@ -132,9 +143,10 @@ pub(crate) fn lower(graph: &Graph, facts: &[Option<Fact>], target: &Target<'_>) 
         }
     }
     let known = Facts { graph, facts };
-    let layouts = layout::assign(&known);
+    let layouts = layout::assign(&known, layout::Prices::new(target.chooser.rates()));
     let placements = placement::assign(&known, &layouts);
     let followers = follow::assign(&known, &layouts);
+    target.chooser.tune(&conv::requests(&known), target.pool)?;
     let chains = chain::assign(&known, &layouts, &followers, target)?;
     let followed = followers.values().flat_map(|f| f.nodes.iter().copied());
     let done: HashSet<usize> = followed.chain(chains.inner()).collect();
@@ -255,6 +267,7 @@ impl<'a> Lowering<'a> {
                 Some(f) => format!("{reason}; does the {} behind it", f.names(&self.graph.nodes)),
                 None => reason.to_string(),
             },
+            candidates: Vec::new(),
             shape: made.first().and_then(|f| f.shape.clone()).unwrap_or_default(),
             macs: if made.iter().all(|f| f.shape.is_some()) { node.op.macs(&given, &made) } else { 0 },
         }

@@ -110,6 +110,16 @@ impl Family for Movement {
         (node.op.is_op::<Identity>() || cut).then_some(Wish::Follow)
     }
 
+    fn reads(&self, node: &Node, facts: &Facts<'_>, layout: Layout) -> Option<Layout> {
+        match facts.output(node).and_then(|output| permutation(node, output.len())) {
+            // Between ONNX's NHWC and a channels-last NCHW nothing moves.
+            Some(perm) if puts_last_second(&perm) => Some(Layout::Plain),
+            Some(perm) if puts_second_last(&perm) => Some(Layout::ChannelsLast),
+            Some(_) => None,
+            None => Some(layout),
+        }
+    }
+
     fn is_alias(&self, node: &Node, facts: &Facts<'_>, layouts: &[Layout]) -> bool {
         if renames_axes(node) || node.op.is_op::<Identity>() || node.op.is_op::<Transpose>() {
             return true;

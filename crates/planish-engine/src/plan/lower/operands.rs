@@ -5,7 +5,7 @@ use crate::run::environment::Environment;
 use planish_graph::{DType, Error, Result, Tensor, ValueId};
 
 /// Whether a value of that shape has the same bytes in both layouts.
-fn layouts_agree(shape: &[usize]) -> bool {
+pub(crate) fn layouts_agree(shape: &[usize]) -> bool {
     shape.len() < 3 || shape[1] == 1 || shape[2..].iter().product::<usize>() == 1
 }
 
@@ -91,7 +91,7 @@ impl Lowering<'_> {
             algorithm: if layout == Layout::Plain { "channels first" } else { "channels last" }.into(),
             reason: "the next step wants the other layout".into(),
             shape: shape.to_vec(),
-            macs: 0,
+            ..StepInfo::default()
         };
         self.push(info, &[&source], &[&view], kernel);
         Ok(Operand::Buffer(view))

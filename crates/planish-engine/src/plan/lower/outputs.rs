@@ -100,7 +100,7 @@ impl Lowering<'_> {
             algorithm: "copy".into(),
             reason: "results are handed over as ONNX has them".into(),
             shape: shape.clone().unwrap_or_default(),
-            macs: 0,
+            ..StepInfo::default()
         };
         let from = operand.clone();
         self.push(info, &[&operand], &[], move |env| {

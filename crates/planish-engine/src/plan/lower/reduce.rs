@@ -58,6 +58,12 @@ impl Family for Reductions {
         neighbours.then_some(Wish::Plain)
     }
 
+    fn reads(&self, node: &Node, facts: &Facts<'_>, layout: Layout) -> Option<Layout> {
+        let rank = facts.input(node, 0)?.len();
+        let either = reduced_axes(node, facts, rank).is_some_and(|axes| keeps_order(&axes, rank));
+        if either { None } else { Some(layout) }
+    }
+
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
         let lost = || Error::invalid("a reduction lost its input or output");
         let (x, y) = (node.input(0).ok_or_else(lost)?, node.output().ok_or_else(lost)?);
