@@ -64,14 +64,22 @@ impl<const ROWS: usize, const VECTORS: usize> SimdOp for TileOp<'_, ROWS, VECTOR
         let mut sums = [[s.zero(); VECTORS]; ROWS];
         // SAFETY: the creator of the tile promises (see `compute`) that its addresses are valid for its extents.
         unsafe {
+            let mut bias = [s.zero(); VECTORS];
+            if !tile.bias.is_null() {
+                for (j, vector) in bias.iter_mut().enumerate() {
+                    let offset = j * S::LANES;
+                    let left = tile.destination.valid.saturating_sub(offset);
+                    *vector = s.load_partial(tile.bias.add(offset), left);
+                }
+            }
+            if tile.bias_stage == 0 {
+                sums = [bias; ROWS];
+            }
             for (index, stage) in tile.stages.iter().enumerate() {
-                if index == tile.bias_stage && !tile.bias.is_null() {
-                    for j in 0..VECTORS {
-                        let offset = j * S::LANES;
-                        let left = tile.destination.valid.saturating_sub(offset);
-                        let bias = s.load_partial(tile.bias.add(offset), left);
-                        for row in &mut sums {
-                            row[j] = s.add(row[j], bias);
+                if index == tile.bias_stage && index > 0 {
+                    for row in &mut sums {
+                        for (sum, &bias) in row.iter_mut().zip(&bias) {
+                            *sum = s.add(*sum, bias);
                         }
                     }
                 }
