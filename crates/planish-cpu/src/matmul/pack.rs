@@ -45,13 +45,17 @@ impl AlignedNumbers {
 
 /// A K×N matrix packed for one instruction set.
 ///
-/// Columns are cut into panels of two vectors; a panel holds its columns row by row: `[K][panel width]`. A last
-/// panel of at most one vector of columns is one vector wide; missing columns are zero.
+/// Columns are cut into panels of two vectors; a panel holds its columns row by row: `[K][panel width]`. What is left
+/// becomes a panel of one vector where that is enough. Vectors of 16 are cut finer where the matrix is made for it: 8
+/// columns or less are a panel of half a vector, 24 or less one of a vector and one of half a vector, because networks
+/// like to have 24, 40 or 72 channels. Missing columns are zero.
 #[derive(Clone, Debug)]
 pub struct PackedMatrix {
     isa: Isa,
     rows: usize,
     columns: usize,
+    /// Whether what is left over may be half a vector wide.
+    halves: bool,
     data: AlignedNumbers,
 }
 
@@ -68,6 +72,28 @@ pub(crate) fn panel_width(isa: Isa) -> usize {
     panel_vectors(isa) * isa.lanes()
 }
 
+/// The widths of the panels for this many columns that do not fill a panel.
+fn tails(isa: Isa, columns: usize, halves: bool) -> [usize; 2] {
+    let lanes = isa.lanes();
+    let half = lanes / 2;
+    match columns.div_ceil(half) {
+        1 if halves => [half, 0],
+        3 if halves => [lanes, half],
+        _ => [columns.next_multiple_of(lanes), 0],
+    }
+}
+
+/// The columns of a matrix, those that pad its panels included.
+fn padded_columns(isa: Isa, columns: usize, halves: bool) -> usize {
+    let rest = columns % panel_width(isa);
+    columns - rest + tails(isa, rest, halves).iter().sum::<usize>()
+}
+
+/// The vectors that a row of a dense product is computed in, halves counted as halves.
+pub(crate) fn product_vectors(isa: Isa, columns: usize) -> f64 {
+    padded_columns(isa, columns, isa == Isa::Avx512) as f64 / isa.lanes() as f64
+}
+
 impl PackedMatrix {
     /// Packs the matrix whose row `k` is `source[start + n * step]` for `(start, step) = row(k)`.
     ///
@@ -80,15 +106,16 @@ impl PackedMatrix {
         source: &[f32],
         row: impl Fn(usize) -> (usize, usize),
     ) -> Self {
-        Self::from_panels(isa, rows, columns, |columns, data| {
-            let padded = columns.len().next_multiple_of(isa.lanes());
-            for (k, slots) in data.chunks_exact_mut(padded).enumerate() {
+        let mut packed = Self::zeros(isa, rows, columns, isa == Isa::Avx512);
+        packed.fill_panels(|columns, width, data| {
+            for (k, slots) in data.chunks_exact_mut(width).enumerate() {
                 let (start, step) = row(k);
                 for (column, slot) in columns.clone().zip(slots) {
                     *slot = source[start + column * step];
                 }
             }
-        })
+        });
+        packed
     }
 
     /// Packs a matrix that `fill` writes: it is called with the columns of each panel and the numbers of the panel,
@@ -99,13 +126,22 @@ impl PackedMatrix {
         columns: usize,
         fill: impl Fn(Range<usize>, &mut [f32]),
     ) -> Self {
-        let mut packed = Self::zeros(isa, rows, columns);
-        for panel in 0..packed.panels() {
-            let (first, width) = packed.panel_columns(panel);
-            let (start, len) = (first * rows, packed.panel_width(panel) * rows);
-            fill(first..first + width, &mut packed.data.as_mut_slice()[start..start + len]);
-        }
+        let mut packed = Self::zeros(isa, rows, columns, false);
+        packed.fill_panels(|columns, _, data| fill(columns, data));
         packed
+    }
+
+    /// Calls `fill` with the columns of each panel, its width and its numbers.
+    fn fill_panels(&mut self, fill: impl Fn(Range<usize>, usize, &mut [f32])) {
+        for panel in 0..self.panels() {
+            let ((first, count), width) = (self.panel_columns(panel), self.panel_width(panel));
+            let start = first * self.rows;
+            fill(
+                first..first + count,
+                width,
+                &mut self.data.as_mut_slice()[start..start + width * self.rows],
+            );
+        }
     }
 
     /// Packs the matrix whose element in row `k` and column `n` is `source[k * row_step + n * column_step]`; an
@@ -138,9 +174,9 @@ impl PackedMatrix {
         Ok(Self::from_rows(isa, rows, columns, source, |k| (k * row_step, column_step)))
     }
 
-    fn zeros(isa: Isa, rows: usize, columns: usize) -> Self {
-        let padded = columns.next_multiple_of(isa.lanes());
-        Self { isa, rows, columns, data: AlignedNumbers::zeros(rows * padded) }
+    fn zeros(isa: Isa, rows: usize, columns: usize, halves: bool) -> Self {
+        let padded = padded_columns(isa, columns, halves);
+        Self { isa, rows, columns, halves, data: AlignedNumbers::zeros(rows * padded) }
     }
 
     /// The instruction set it is packed for.
@@ -163,24 +199,29 @@ impl PackedMatrix {
         self.data.bytes()
     }
 
-    fn full_width(&self) -> usize {
-        panel_width(self.isa)
+    /// How many panels are full, and the widths of those behind them.
+    fn cut(&self) -> (usize, [usize; 2]) {
+        let full = panel_width(self.isa);
+        (self.columns / full, tails(self.isa, self.columns % full, self.halves))
     }
 
     /// How many panels there are.
     pub(crate) fn panels(&self) -> usize {
-        self.columns.div_ceil(self.full_width())
+        let (full, tails) = self.cut();
+        full + tails.iter().filter(|&&width| width > 0).count()
     }
 
     /// The first column of a panel and how many columns it has, padding not counted.
     pub(crate) fn panel_columns(&self, panel: usize) -> (usize, usize) {
-        let first = panel * self.full_width();
-        (first, self.full_width().min(self.columns - first))
+        let (full, tails) = self.cut();
+        let first = panel.min(full) * panel_width(self.isa) + if panel > full { tails[0] } else { 0 };
+        (first, self.panel_width(panel).min(self.columns - first))
     }
 
     /// The columns of a panel including padding.
-    pub(super) fn panel_width(&self, panel: usize) -> usize {
-        self.panel_columns(panel).1.next_multiple_of(self.isa.lanes())
+    pub(crate) fn panel_width(&self, panel: usize) -> usize {
+        let (full, tails) = self.cut();
+        if panel < full { panel_width(self.isa) } else { tails[panel - full] }
     }
 
     /// The numbers of a panel.

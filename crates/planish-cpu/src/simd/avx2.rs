@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Simd, SimdOp};
+use super::{Avx512, Simd, SimdOp};
 use crate::isa::Isa;
 
 /// A proof that this machine has AVX2, FMA and F16C.
@@ -22,6 +22,12 @@ fn mask_of(n: usize) -> __m256i {
 }
 
 impl Avx2 {
+    /// A machine with AVX-512 has AVX2 as well, see [`Isa::is_available`].
+    #[inline(always)]
+    pub(super) fn of_avx512(_: Avx512) -> Avx2 {
+        Avx2(())
+    }
+
     /// The token, where the machine has the instructions.
     #[inline]
     pub fn new() -> Option<Avx2> {
@@ -35,6 +41,12 @@ impl Simd for Avx2 {
     type F32 = __m256;
     type Mask = __m256;
     type Index = __m256i;
+    type Half = Self;
+
+    #[inline(always)]
+    fn half(self) -> Self {
+        self
+    }
 
     #[inline]
     fn call<O: SimdOp>(self, op: O) -> O::Output {

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Simd, SimdOp};
+use super::{Avx2, Simd, SimdOp};
 use crate::isa::Isa;
 
 /// A proof that this machine has AVX-512 F, BW, DQ and VL.
@@ -45,6 +45,12 @@ impl Simd for Avx512 {
     type F32 = __m512;
     type Mask = __mmask16;
     type Index = __m512i;
+    type Half = Avx2;
+
+    #[inline(always)]
+    fn half(self) -> Avx2 {
+        Avx2::of_avx512(self)
+    }
 
     #[inline]
     fn call<O: SimdOp>(self, op: O) -> O::Output {
