@@ -22,7 +22,6 @@ pub mod normalize;
 pub mod peak;
 pub mod pooling;
 pub mod processors;
-mod product;
 pub mod reduce;
 pub mod resize;
 pub mod softmax;
@@ -31,3 +30,4 @@ pub mod threads;
 
 #[cfg(test)]
 mod testing;
+mod wide;
