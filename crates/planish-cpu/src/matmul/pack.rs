@@ -163,7 +163,7 @@ impl PackedMatrix {
         self.data.bytes()
     }
 
-    fn full_width(&self) -> usize {
+    pub(super) fn full_width(&self) -> usize {
         panel_width(self.isa)
     }
 
@@ -187,5 +187,11 @@ impl PackedMatrix {
     pub(super) fn panel(&self, panel: usize) -> &[f32] {
         let start = self.panel_columns(panel).0 * self.rows;
         &self.data.as_slice()[start..start + self.panel_width(panel) * self.rows]
+    }
+
+    /// The numbers of a panel and of all behind it; each full one starts as many numbers behind the one before as that
+    /// has.
+    pub(super) fn panels_from(&self, panel: usize) -> &[f32] {
+        &self.data.as_slice()[self.panel_columns(panel).0 * self.rows..]
     }
 }
