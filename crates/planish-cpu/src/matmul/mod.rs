@@ -11,15 +11,14 @@ mod driver;
 mod pack;
 mod piece;
 mod plain;
+mod row;
 mod strassen;
 mod tile;
 
 #[cfg(test)]
 mod tests;
 
-pub(crate) use driver::{
-    BLOCK_ROWS, MAX_TAPS, Product, RowSource, RowTable, SharedScratch, for_each_with_slot, scratch_len,
-};
+pub(crate) use driver::{BLOCK_ROWS, MAX_TAPS, Product, RowSource, RowTable, SharedScratch, scratch_len};
 pub use pack::PackedMatrix;
 pub(crate) use pack::{AlignedNumbers, panel_width, product_vectors};
 pub(crate) use piece::{PIECE_ROWS, Piece};

@@ -229,4 +229,10 @@ impl PackedMatrix {
         let start = self.panel_columns(panel).0 * self.rows;
         &self.data.as_slice()[start..start + self.panel_width(panel) * self.rows]
     }
+
+    /// The numbers of a panel and of all behind it; each full one starts as many numbers behind the one before as that
+    /// has.
+    pub(super) fn panels_from(&self, panel: usize) -> &[f32] {
+        &self.data.as_slice()[self.panel_columns(panel).0 * self.rows..]
+    }
 }

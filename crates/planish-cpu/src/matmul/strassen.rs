@@ -27,7 +27,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::driver::{RowSource, RowTable, SharedScratch, TABLE_LEN, for_each_with_slot};
+use super::driver::{RowSource, RowTable, SharedScratch, TABLE_LEN};
 use super::pack::PackedMatrix;
 use super::tile::{self, Stage, Tile};
 use crate::epilogue::{Destination, Epilogue};
@@ -208,7 +208,7 @@ impl StrassenProduct<'_> {
         let slot_len = slot_len(isa, &cut, depth);
         assert!(scratch.len() >= slot_len * pool.threads().max(1) && source.taps() <= MAX_TAPS);
         let slots = SharedScratch::new(scratch);
-        for_each_with_slot(pool, blocks * runs, &|slot, task| {
+        pool.run_with_slots(blocks * runs, &|slot, task| {
             let (block, run) = (task / runs, task % runs);
             let pairs = share(block, blocks, pairs)..share(block + 1, blocks, pairs);
             let panels = share(run, runs, panels)..share(run + 1, runs, panels);

@@ -46,9 +46,13 @@ impl Blocking {
         // Enough blocks for each thread to have some, whatever the others do; with fewer, panels are shared
         // out.
         let enough = if threads == 1 { 1 } else { 3 * threads };
+        let panels = problem.out_channels.div_ceil(width);
         let small_weights = weights <= BLOCK_NUMBERS;
         let blocks = if least >= enough || (small_weights && tiles >= enough * LEAST_TILES / 2) {
             least.max(enough).next_multiple_of(threads).min(tiles)
+        } else if panels < threads {
+            // With fewer panels than threads, sharing them out would leave some without work.
+            least.max(threads).min(tiles)
         } else {
             least
         };
@@ -59,7 +63,7 @@ impl Blocking {
         Self {
             grid,
             blocks,
-            shared: threads > 1 && blocks < enough,
+            shared: threads > 1 && blocks < enough && panels >= threads,
             input_steps: [lines * 16, odd_lines(rows * lines)],
             product_steps: [width, odd_lines((rows * width).div_ceil(16))],
         }

@@ -7,7 +7,7 @@ use super::blocking::Blocking;
 use super::gather::Gather;
 use super::scatter::Scatter;
 use crate::epilogue::Epilogue;
-use crate::matmul::{PackedMatrix, Piece, SharedScratch, for_each_with_slot};
+use crate::matmul::{PackedMatrix, Piece, SharedScratch};
 use crate::simd::{Simd, SimdOp, dispatch};
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
@@ -47,7 +47,7 @@ impl Run<'_> {
             unsafe { inputs.piece(slot * input_len, input_len) }
         };
         if !blocking.shared {
-            for_each_with_slot(pool, blocking.blocks, &|slot, block| {
+            pool.run_with_slots(blocking.blocks, &|slot, block| {
                 let tiles = blocking.tiles(block);
                 let (transformed, products) = (input_slot(slot).as_mut_ptr(), product_slot(slot));
                 dispatch(isa, Transform { run: self, tiles: tiles.clone(), out: transformed });
@@ -63,7 +63,7 @@ impl Run<'_> {
                 let out = transformed.at(range.start * blocking.input_steps[0]);
                 dispatch(isa, Transform { run: self, tiles: part, out });
             });
-            for_each_with_slot(pool, panels, &|slot, panel| {
+            pool.run_with_slots(panels, &|slot, panel| {
                 let (tiles, panels) = (tiles.clone(), panel..panel + 1);
                 let (transformed, products) = (transformed.at(0), product_slot(slot));
                 dispatch(isa, Multiply { run: self, tiles, panels, transformed, products });
