@@ -9,7 +9,7 @@ use super::measure::{Bench, Effort};
 use planish_cpu::conv::{ConvAlgorithm, ConvProblem, PreparedConv};
 use planish_cpu::isa::Isa;
 use planish_cpu::threads::ThreadPool;
-use planish_graph::{Error, Result};
+use planish_graph::{Error, ErrorKind, Result};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -149,7 +149,7 @@ fn sweep(
     learned: &mut impl FnMut(&Contest<'_>),
 ) -> Result<()> {
     let begun = Instant::now();
-    let mut bench = Bench::new(pool)?;
+    let Ok(mut bench) = Bench::new(pool) else { return Ok(()) };
     for beaten in SWEEPS {
         for contest in contests.iter_mut() {
             let [_, height, width] = contest.problem.in_size;
@@ -160,8 +160,12 @@ fn sweep(
             }
             let open = contest.open(beaten);
             if open.len() > 1 {
-                contest.measure(&open, isa, &mut bench)?;
-                learned(contest);
+                match contest.measure(&open, isa, &mut bench) {
+                    Ok(()) => learned(contest),
+                    // What is too large to be measured under the memory cap keeps its estimates.
+                    Err(error) if error.kind() == ErrorKind::Limit => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
     }
