@@ -75,10 +75,10 @@ impl Blocking {
         start(block)..start(block + 1)
     }
 
-    /// How many threads have something to do.
-    pub(super) fn busy(&self, threads: usize, isa: Isa, out_channels: usize) -> usize {
+    /// How many threads have something to do, on the average over the time until the last is done.
+    pub(super) fn busy(&self, threads: usize, isa: Isa, out_channels: usize) -> f64 {
         let tasks = if self.shared { out_channels.div_ceil(panel_width(isa)) } else { self.blocks };
-        threads.min(tasks).max(1)
+        tasks as f64 / tasks.div_ceil(threads.max(1)).max(1) as f64
     }
 
     /// The numbers of the transformed input of a block.

@@ -26,13 +26,14 @@ pub(super) fn work(form: Form, problem: &ConvProblem, isa: Isa, threads: usize) 
         (Rate::PanelStep, steps),
         (Rate::WinogradInput, values * inputs),
         (Rate::WinogradOutput, values * outputs),
+        (Rate::WinogradStage, values * (inputs + outputs) * count(form.points[0] + form.points[1])),
         (Rate::WinogradSum, values * outputs * sums),
     ]);
     let weights = count(points * depth * lanes * size_of::<f32>()) * outputs;
     work += weights_read(weights, count(blocks), multiply_adds, isa);
     work += activations_read(problem);
     let regions = if blocking.shared { 2 * blocks } else { 1 };
-    work.shared(count(blocking.busy(threads, isa, problem.out_channels))).called(regions, threads)
+    work.shared(blocking.busy(threads, isa, problem.out_channels)).called(regions, threads)
 }
 
 /// The expected relative error, see [`ConvAlgorithm::error`](super::super::ConvAlgorithm::error).
