@@ -1,6 +1,8 @@
 //! Arguments that say which model, how it is loaded, and how it runs.
 
 use clap::Args;
+use planish_cpu::element::ElementType;
+use planish_cpu::isa::Isa;
 use planish_engine::plan::choose::{ChooserOptions, MAX_ERROR};
 use planish_engine::plan::wisdom::Wisdom;
 use planish_engine::{Session, SessionOptions};
@@ -20,6 +22,10 @@ pub struct Execution {
     /// Cap on the bytes of tensors and working memory; K, M, G are understood
     #[arg(long, default_value = "16G", value_parser = bytes, value_name = "BYTES")]
     pub max_memory: usize,
+    /// What activations and weights are kept as: f32, or bf16, which needs a machine with AVX512-BF16 and rounds to 8
+    /// bits. Sums are f32 either way
+    #[arg(long, value_name = "TYPE", default_value_t = ElementType::F32, value_parser = precision)]
+    pub precision: ElementType,
     /// Measure every candidate algorithm of each convolution and remember the winners
     #[arg(long)]
     pub tune: bool,
@@ -45,6 +51,7 @@ impl Execution {
         SessionOptions {
             threads: self.threads,
             max_memory: self.max_memory,
+            precision: self.precision,
             chooser: ChooserOptions {
                 tune: self.tune,
                 wisdom,
@@ -155,7 +162,22 @@ pub fn load(path: &Path, options: &SessionOptions, keep_original: bool) -> Resul
     let graph = read(path, options.max_memory)?;
     let original = keep_original.then(|| graph.clone());
     let session = Session::new(graph, options).context(|| path.display().to_string())?;
+    if session.precision() != options.precision {
+        note_precision(options.precision, session.isa());
+    }
     Ok(Loaded { session, load_ms: start.elapsed().as_secs_f64() * 1e3, original })
+}
+
+/// Says that a precision was asked for in vain.
+fn note_precision(asked: ElementType, isa: Isa) {
+    eprintln!("planish: {isa} on this machine has no instructions for {asked}; computing in f32");
+}
+
+/// The name of a precision.
+pub fn precision(text: &str) -> std::result::Result<ElementType, String> {
+    let all = [ElementType::F32, ElementType::Bf16];
+    let found = all.into_iter().find(|element| element.name() == text);
+    found.ok_or_else(|| format!("there is no precision \"{text}\"; there are f32 and bf16"))
 }
 
 /// Noise for every input of `graph`, in the given shapes.

@@ -4,6 +4,7 @@
 //! activation there costs a few instructions, while doing it in a pass of its own would read and write the
 //! whole tensor once more. The order is fixed: `out = activation(sum + bias + residual)`.
 
+use crate::element::Element;
 use crate::simd::{Simd, SimdOp, math};
 use crate::view::{Rows, RowsMut};
 
@@ -101,35 +102,49 @@ impl Activation {
 }
 
 /// What follows the sum: an optional residual of the shape of the output, then the activation.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Epilogue<'a> {
+#[derive(Debug)]
+pub struct Epilogue<'a, T = f32> {
     /// Added before the activation.
-    pub residual: Option<Rows<'a>>,
+    pub residual: Option<Rows<'a, T>>,
     /// Applied last.
     pub activation: Activation,
 }
 
+impl<T> Clone for Epilogue<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Epilogue<'_, T> {}
+
+impl<T> Default for Epilogue<'_, T> {
+    fn default() -> Self {
+        Self { residual: None, activation: Activation::None }
+    }
+}
+
 /// Where a tile of sums goes: some rows of the output times up to a few vectors of columns.
 #[derive(Clone, Copy)]
-pub(crate) struct Destination {
+pub(crate) struct Destination<T = f32> {
     /// The output row of each row of the tile.
     pub outputs: *const usize,
     /// The columns that exist; lanes behind them are neither read nor written.
     pub valid: usize,
     /// Row `r` starts at `out + r * out_stride`.
-    out: *mut f32,
+    out: *mut T,
     out_stride: usize,
     /// As `out`; null where there is no residual.
-    residual: *const f32,
+    residual: *const T,
     residual_stride: usize,
     activation: Activation,
 }
 
-impl Destination {
+impl<T: Element> Destination<T> {
     /// The columns `column .. column + valid` of some rows of an output.
     pub(crate) fn new(
-        out: &RowsMut<'_>,
-        epilogue: &Epilogue<'_>,
+        out: &RowsMut<'_, T>,
+        epilogue: &Epilogue<'_, T>,
         column: usize,
         valid: usize,
         outputs: *const usize,
@@ -205,11 +220,11 @@ impl Destination {
                     let mut sum = sum;
                     if !self.residual.is_null() {
                         let p = self.residual.add(output * self.residual_stride + offset);
-                        sum = s.add(sum, if FULL { s.load(p) } else { s.load_partial(p, left) });
+                        sum = s.add(sum, if FULL { T::load(s, p) } else { T::load_partial(s, p, left) });
                     }
                     let value = s.min(high, s.max(low, sum));
                     let p = self.out.add(output * self.out_stride + offset);
-                    if FULL { s.store(p, value) } else { s.store_partial(p, left, value) }
+                    if FULL { T::store(s, p, value) } else { T::store_partial(s, p, left, value) }
                 }
             }
         }
@@ -217,14 +232,14 @@ impl Destination {
 }
 
 /// The epilogue of activations too long to be copied into every tile kernel: works on sums spilled to memory.
-struct Finish<'a, V> {
-    destination: &'a Destination,
+struct Finish<'a, T, V> {
+    destination: &'a Destination<T>,
     sums: *const V,
     rows: usize,
     vectors: usize,
 }
 
-impl<V> SimdOp for Finish<'_, V> {
+impl<T: Element, V> SimdOp for Finish<'_, T, V> {
     type Output = ();
 
     #[inline(always)]
@@ -241,10 +256,10 @@ impl<V> SimdOp for Finish<'_, V> {
                     let mut sum = s.load(sums.add(i * vectors + j).cast());
                     if !d.residual.is_null() {
                         let p = d.residual.add(output * d.residual_stride + offset);
-                        sum = s.add(sum, s.load_partial(p, left));
+                        sum = s.add(sum, T::load_partial(s, p, left));
                     }
                     let value = d.activation.apply(s, sum);
-                    s.store_partial(d.out.add(output * d.out_stride + offset), left, value);
+                    T::store_partial(s, d.out.add(output * d.out_stride + offset), left, value);
                 }
             }
         }

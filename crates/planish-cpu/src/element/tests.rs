@@ -16,7 +16,11 @@ impl<A: Element, B: Element> SimdOp for Convert<'_, A, B> {
             let (p, q, n) = (from.as_ptr(), to.as_mut_ptr(), from.len());
             // SAFETY: both chunks hold `n` numbers, a vector where `n` is one.
             unsafe {
-                if n == S::LANES { B::store(s, q, A::load(s, p)) } else { B::store_partial(s, q, n, A::load_partial(s, p, n)) }
+                if n == S::LANES {
+                    B::store(s, q, A::load(s, p))
+                } else {
+                    B::store_partial(s, q, n, A::load_partial(s, p, n))
+                }
             }
         }
     }
@@ -54,7 +58,8 @@ fn check_rounding(x: &[f32]) {
                 assert!(y.is_nan() && y.to_bits() & 0x40 != 0, "{isa}: {:#x} → {y:?}", x.to_bits());
                 continue;
             }
-            let want = if flushes && x.is_subnormal() { bf16::from_f32(0f32.copysign(x)) } else { nearest(x) };
+            let want =
+                if flushes && x.is_subnormal() { bf16::from_f32(0f32.copysign(x)) } else { nearest(x) };
             assert_eq!(y.to_bits(), want.to_bits(), "{isa}: {x:e}");
         }
     });

@@ -62,8 +62,9 @@ impl Piece<'_> {
         let runs = self.depth.div_ceil(self.longest_sum).max(1);
         for i in 0..tiles {
             let (from, to) = (i * rows / tiles, (i + 1) * rows / tiles);
-            let whole = Destination::new(&out, &Epilogue::default(), 0, width, &raw const outputs[from]);
-            let mut addresses = [std::ptr::null(); MOST_ROWS];
+            let whole =
+                Destination::<f32>::new(&out, &Epilogue::default(), 0, width, &raw const outputs[from]);
+            let mut addresses = [std::ptr::null::<f32>(); MOST_ROWS];
             for run in 0..runs {
                 let (start, end) = (run * self.depth / runs, (run + 1) * self.depth / runs);
                 for (row, address) in addresses.iter_mut().enumerate().take(to - from) {

@@ -8,15 +8,18 @@
 use super::rates;
 use super::wisdom::{self, Winner, Wisdom};
 use planish_cpu::conv::{
-    ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey, algorithms, plain_error,
+    ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, WeightsKey, algorithms, plain_error,
 };
+use planish_cpu::element::{ElementType, Factor};
 use planish_cpu::epilogue::Epilogue;
+use planish_cpu::for_element;
 use planish_cpu::isa::Isa;
 use planish_cpu::matmul::PackedMatrix;
 use planish_cpu::rates::Rates;
 use planish_cpu::threads::ThreadPool;
 use planish_cpu::view::{Rows, RowsMut};
 use planish_graph::{Error, Result, Tensor};
+use std::any::Any;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -68,8 +71,8 @@ pub(crate) struct Choice {
 /// Packed weights by what they were packed from; the tensors are kept, so that their addresses stay theirs.
 type PackedWeights = HashMap<(usize, usize, WeightsKey), (Tensor, Option<Tensor>, Arc<dyn PreparedConv>)>;
 
-/// Packed matrices by address, orientation and scale of what they were packed from.
-type PackedMatrices = HashMap<(usize, bool, u32), (Tensor, Arc<PackedMatrix>)>;
+/// Packed matrices by address, orientation and scale of what they were packed from and the element they were packed to.
+type PackedMatrices = HashMap<(usize, bool, u32, ElementType), (Tensor, Arc<dyn Any + Send + Sync>)>;
 
 /// Chooses algorithms for one session.
 pub struct Chooser {
@@ -138,7 +141,17 @@ impl Chooser {
     }
 
     fn is_exact_enough(&self, algorithm: &dyn ConvAlgorithm, problem: &ConvProblem) -> bool {
-        algorithm.error(problem) <= self.options.max_error.max(plain_error(problem))
+        algorithm.error(problem) <= self.largest_error(problem)
+    }
+
+    /// The largest error that an algorithm may have: no algorithm errs more than what is kept shorter than `f32` has lost
+    /// already.
+    fn largest_error(&self, problem: &ConvProblem) -> f32 {
+        let lost = match problem.element {
+            ElementType::F32 => 0.0,
+            short => short.rounding() / 16.0,
+        };
+        self.options.max_error.max(plain_error(problem)).max(lost)
     }
 
     /// What `max_error` left out, as the end of a reason.
@@ -154,7 +167,7 @@ impl Chooser {
         if names.is_empty() {
             return String::new();
         }
-        format!("; left out, expected error above {:.1e}: {}", self.options.max_error, names.join(", "))
+        format!("; left out, expected error above {:.1e}: {}", self.largest_error(problem), names.join(", "))
     }
 
     /// The pick for `problem` with these weights (ONNX's order) and bias.
@@ -238,15 +251,16 @@ impl Chooser {
     }
 
     /// `matrix` (K×N, or N×K where `transposed`) times `scale`, packed; the same for every plan of the session.
-    pub(crate) fn packed_matrix(
+    pub(crate) fn packed_matrix<T: Factor>(
         &self,
         matrix: &Tensor,
         transposed: bool,
         scale: f32,
-    ) -> Result<Arc<PackedMatrix>> {
-        let key = (matrix.bytes().as_ptr() as usize, transposed, scale.to_bits());
-        if let Some((_, packed)) = lock(&self.matrices).get(&key) {
-            return Ok(packed.clone());
+    ) -> Result<Arc<PackedMatrix<T>>> {
+        let key = (matrix.bytes().as_ptr() as usize, transposed, scale.to_bits(), T::TYPE);
+        let known = lock(&self.matrices).get(&key).map(|(_, packed)| packed.clone());
+        if let Some(packed) = known.and_then(|packed| packed.downcast().ok()) {
+            return Ok(packed);
         }
         let &[first, second] = matrix.shape() else {
             return Err(Error::invalid(format!("a matrix of shape {:?}", matrix.shape())));
@@ -280,11 +294,16 @@ impl Chooser {
 
 /// The fastest of a few runs on scratch data, in milliseconds.
 fn measure(problem: &ConvProblem, prepared: &dyn PreparedConv, pool: &ThreadPool) -> f64 {
+    for_element!(problem.element, T => measure_on::<T>(problem, prepared, pool))
+}
+
+fn measure_on<T: ConvElement>(problem: &ConvProblem, prepared: &dyn PreparedConv, pool: &ThreadPool) -> f64 {
     let Ok(out) = problem.out_size() else { return f64::MAX };
     let in_rows = problem.batch * problem.in_size.iter().product::<usize>();
     let out_rows = problem.batch * out.iter().product::<usize>();
-    let input: Vec<f32> = (0..in_rows * problem.in_channels).map(|i| (i % 17) as f32 * 0.1 - 0.8).collect();
-    let mut output = vec![0f32; out_rows * problem.out_channels];
+    let number = |i: usize| T::from_f32((i % 17) as f32 * 0.1 - 0.8);
+    let input: Vec<T> = (0..in_rows * problem.in_channels).map(number).collect();
+    let mut output = vec![T::default(); out_rows * problem.out_channels];
     let mut workspace = vec![0f32; prepared.workspace_len(problem, pool.threads())];
     let _active = pool.activate();
     let mut best = f64::MAX;

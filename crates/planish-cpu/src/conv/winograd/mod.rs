@@ -12,6 +12,9 @@
 //! by point with the packed weights (`[panel][point][C][panel width]`, read front to back) and transforms
 //! back ([`scatter`]) into the output, with bias, residual and activation. Only the block is ever in memory.
 //!
+//! All of that is computed in `f32`, whatever the input and the output are kept as: the transforms convert as they load
+//! and store. Transformed numbers rounded to `bf16` would err several times more than those they are made of.
+//!
 //! Two things differ from sums of products. The result is less exact, see [`cost::error`]; and an infinity or
 //! NaN in the input spreads over the tiles that see it.
 //!
@@ -44,7 +47,8 @@ mod tests;
 use self::blocking::Blocking;
 use self::grid::Form;
 use self::run::Run;
-use super::{ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey};
+use super::{AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, WeightsKey};
+use crate::for_element;
 use crate::isa::Isa;
 use crate::matmul::PackedMatrix;
 use crate::rates::Work;
@@ -112,7 +116,7 @@ impl ConvAlgorithm for Winograd {
             key: self.weights_key(problem, isa),
             weights: weights::pack(form, problem, isa, weights),
             bias,
-            zeros: vec![0.0; problem.in_channels],
+            zeros: vec![0; problem.in_channels],
         }))
     }
 }
@@ -124,7 +128,8 @@ struct Prepared {
     weights: PackedMatrix,
     /// Padded to whole vectors.
     bias: Option<Vec<f32>>,
-    zeros: Vec<f32>,
+    /// Words of no bits, to read in place of padding: a zero of every element.
+    zeros: Vec<u32>,
 }
 
 impl PreparedConv for Prepared {
@@ -141,12 +146,15 @@ impl PreparedConv for Prepared {
         form.map_or(0, |form| Blocking::new(form, problem, self.key.isa, threads).workspace_len(threads))
     }
 
-    unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: ConvCall<'_>) {
+    unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: AnyCall<'_>) {
         let Ok(form) = self.algorithm.form(problem) else { return };
-        let ConvCall { input, epilogue, output, workspace } = call;
         let blocking = Blocking::new(form, problem, self.key.isa, pool.threads());
         let (bias, zeros, weights) = (self.bias.as_deref(), &self.zeros[..], &self.weights);
-        Run { blocking, weights, bias, zeros, input, output, epilogue }.run(pool, workspace);
+        for_element!(problem.element, T => {
+            if let Some(ConvCall { input, epilogue, output, workspace }) = T::restore(call) {
+                Run { blocking, weights, bias, zeros, input, output, epilogue }.run(pool, workspace);
+            }
+        });
     }
 
     fn bytes(&self) -> usize {

@@ -6,25 +6,27 @@ use std::ops::Range;
 use super::blocking::Blocking;
 use super::gather::Gather;
 use super::scatter::Scatter;
+use crate::element::Element;
 use crate::epilogue::Epilogue;
 use crate::matmul::{PackedMatrix, Piece, SharedScratch, for_each_with_slot};
-use crate::simd::{Simd, SimdOp, dispatch};
+use crate::simd::{Simd, SimdOp};
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
 
 /// A run with views of the right shapes.
-pub(super) struct Run<'a> {
+pub(super) struct Run<'a, T> {
     pub blocking: Blocking,
     pub weights: &'a PackedMatrix,
     /// A number for each output channel, padded to whole vectors.
     pub bias: Option<&'a [f32]>,
-    pub zeros: &'a [f32],
-    pub input: Rows<'a>,
-    pub output: RowsMut<'a>,
-    pub epilogue: Epilogue<'a>,
+    /// A word for each input channel.
+    pub zeros: &'a [u32],
+    pub input: Rows<'a, T>,
+    pub output: RowsMut<'a, T>,
+    pub epilogue: Epilogue<'a, T>,
 }
 
-impl Run<'_> {
+impl<T: Element> Run<'_, T> {
     /// Computes the convolution.
     pub(super) fn run(&self, pool: &ThreadPool, workspace: &mut [f32]) {
         let blocking = &self.blocking;
@@ -50,8 +52,8 @@ impl Run<'_> {
             for_each_with_slot(pool, blocking.blocks, &|slot, block| {
                 let tiles = blocking.tiles(block);
                 let (transformed, products) = (input_slot(slot).as_mut_ptr(), product_slot(slot));
-                dispatch(isa, Transform { run: self, tiles: tiles.clone(), out: transformed });
-                dispatch(isa, Multiply { run: self, tiles, panels: 0..panels, transformed, products });
+                T::dispatch(isa, Transform { run: self, tiles: tiles.clone(), out: transformed });
+                T::dispatch(isa, Multiply { run: self, tiles, panels: 0..panels, transformed, products });
             });
             return;
         }
@@ -61,25 +63,25 @@ impl Run<'_> {
             pool.run_ranges(tiles.len(), 1, |range| {
                 let part = tiles.start + range.start..tiles.start + range.end;
                 let out = transformed.at(range.start * blocking.input_steps[0]);
-                dispatch(isa, Transform { run: self, tiles: part, out });
+                T::dispatch(isa, Transform { run: self, tiles: part, out });
             });
             for_each_with_slot(pool, panels, &|slot, panel| {
                 let (tiles, panels) = (tiles.clone(), panel..panel + 1);
                 let (transformed, products) = (transformed.at(0), product_slot(slot));
-                dispatch(isa, Multiply { run: self, tiles, panels, transformed, products });
+                T::dispatch(isa, Multiply { run: self, tiles, panels, transformed, products });
             });
         }
     }
 }
 
 /// Transforms some tiles of the input.
-struct Transform<'a> {
-    run: &'a Run<'a>,
+struct Transform<'a, T> {
+    run: &'a Run<'a, T>,
     tiles: Range<usize>,
     out: *mut f32,
 }
 
-impl SimdOp for Transform<'_> {
+impl<T: Element> SimdOp for Transform<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -102,15 +104,15 @@ impl SimdOp for Transform<'_> {
 }
 
 /// Multiplies the transformed tiles of a block with some panels, and transforms back.
-struct Multiply<'a> {
-    run: &'a Run<'a>,
+struct Multiply<'a, T> {
+    run: &'a Run<'a, T>,
     tiles: Range<usize>,
     panels: Range<usize>,
     transformed: *const f32,
     products: &'a mut [f32],
 }
 
-impl SimdOp for Multiply<'_> {
+impl<T: Element> SimdOp for Multiply<'_, T> {
     type Output = ();
 
     #[inline(always)]

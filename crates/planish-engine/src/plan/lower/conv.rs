@@ -1,8 +1,10 @@
 //! Convolutions with constant weights, plain and transposed, with everything fused behind them.
 
-use super::{Facts, Family, Layout, Lowering, Operand, Wish};
+use super::{Facts, Family, Keeps, Layout, Lowering, Operand, Wish};
 use planish_cpu::conv::{ConvCall, ConvProblem, PreparedTransposed, TransposedProblem};
+use planish_cpu::element::ElementType;
 use planish_cpu::epilogue::{Activation, Epilogue};
+use planish_cpu::for_element;
 use planish_graph::ops::nn::conv::Conv;
 use planish_graph::ops::nn::conv_transpose::ConvTranspose;
 use planish_graph::ops::nn::fused::{ConvAdd, FusedActivation};
@@ -65,6 +67,7 @@ fn of_window(batch: usize, channels: [usize; 3], in_size: [usize; 3], window: &W
         dilation: three(&window.dilations),
         pads_begin: three(&window.pads_begin),
         pads_end: three(&window.pads_end),
+        element: ElementType::F32,
     }
 }
 
@@ -134,6 +137,10 @@ impl Family for Convolutions {
         (constant && accepted && (3..=5).contains(&input.len())).then_some(Wish::ChannelsLast)
     }
 
+    fn keeps(&self, _: &Node, _: &Facts<'_>, _: &[Layout]) -> Keeps {
+        Keeps::Short
+    }
+
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
         let missing = || Error::invalid("a convolution lost its input, weights or output");
         let (conv, fused) = parts(node).ok_or_else(missing)?;
@@ -141,10 +148,11 @@ impl Family for Convolutions {
         let (Some(x), Some(w), Some(y)) = (x, w, y) else { return Err(missing()) };
         let weights = l.constant(w).ok_or_else(missing)?;
         let bias = node.input(2).and_then(|b| l.constant(b));
-        let problem = problem(conv, l.shape(x)?, weights.shape())?;
-        let input = l.operand(x, Layout::ChannelsLast)?;
+        let element = l.element(y);
+        let problem = ConvProblem { element, ..problem(conv, l.shape(x)?, weights.shape())? };
+        let input = l.operand_as(x, Layout::ChannelsLast, element)?;
         let residual = match node.input(3) {
-            Some(r) => Some(l.operand(r, Layout::ChannelsLast)?),
+            Some(r) => Some(l.operand_as(r, Layout::ChannelsLast, element)?),
             None => None,
         };
         let choice = l.target.chooser.choose(&problem, weights, bias, l.target.pool)?;
@@ -155,11 +163,14 @@ impl Family for Convolutions {
         let activation = activation(fused);
         let (from, residual_from, prepared) = (input.clone(), residual.clone(), choice.prepared);
         l.push(info, &reads, &[&output, &scratch], move |env| {
-            let (input, output) = (env.rows(&from)?, env.rows_mut(&output));
-            let residual = residual_from.as_ref().map(|r| env.rows(r)).transpose()?;
-            let epilogue = Epilogue { residual, activation };
-            let call = ConvCall { input, epilogue, output, workspace: env.scratch(&scratch) };
-            prepared.run(&problem, env.pool, call).map_err(Error::invalid)
+            let done = for_element!(problem.element, T => {
+                let (input, output) = (env.rows::<T>(&from)?, env.rows_mut(&output));
+                let residual = residual_from.as_ref().map(|r| env.rows(r)).transpose()?;
+                let epilogue = Epilogue { residual, activation };
+                let call = ConvCall { input, epilogue, output, workspace: env.scratch(&scratch) };
+                prepared.run(&problem, env.pool, call)
+            });
+            done.map_err(Error::invalid)
         });
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! kernel writes what the activation would have written, and the activation makes no step.
 
 use super::{Facts, Layout, Lowering, elementwise, family};
+use planish_cpu::element::ElementType;
 use planish_cpu::epilogue::Activation;
 use planish_graph::{Error, Node, Result, ValueId};
 use std::collections::HashMap;
@@ -16,8 +17,12 @@ pub(super) struct Follower {
     activation: Activation,
 }
 
-/// By node, the activation that its kernel does: the only reader of its only output, in the same layout.
-pub(super) fn assign(known: &Facts<'_>, layouts: &[Layout]) -> HashMap<usize, Follower> {
+/// By node, the activation that its kernel does: the only reader of its only output, in the same layout and element.
+pub(super) fn assign(
+    known: &Facts<'_>,
+    layouts: &[Layout],
+    elements: &[ElementType],
+) -> HashMap<usize, Follower> {
     let graph = known.graph;
     let mut readers: HashMap<ValueId, (usize, usize)> = HashMap::new();
     for (n, node) in graph.nodes.iter().enumerate() {
@@ -33,7 +38,8 @@ pub(super) fn assign(known: &Facts<'_>, layouts: &[Layout]) -> HashMap<usize, Fo
         };
         let next = &graph.nodes[reader];
         let activation = elementwise::activation(next, known).filter(|_| next.input(0) == Some(made))?;
-        let same = layouts[made.0 as usize] == layouts[next.output()?.0 as usize];
+        let form = |v: ValueId| (layouts[v.0 as usize], elements[v.0 as usize]);
+        let same = form(made) == form(next.output()?);
         let able = same && family(node, known).is_some_and(|(f, _)| f.activates(node, known));
         able.then_some(Follower { node: reader, activation })
     };
