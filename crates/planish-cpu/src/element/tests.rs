@@ -1,7 +1,13 @@
 //! Conversions against the definition, on every instruction set of this machine.
 
 use super::*;
+use crate::elementwise::{Binary, Unary, binary, convert, unary};
+use crate::epilogue::Activation;
+use crate::pooling::{PoolAxis, PoolProblem, Pooling, pool};
+use crate::strided::Strided;
 use crate::testing::random;
+use crate::threads::ThreadPool;
+use crate::view::{Rows, RowsMut};
 use proptest::prelude::*;
 
 /// Converts a slice to another element, whole vectors and a last one that is partial.
@@ -130,5 +136,101 @@ fn pairs_are_multiplied_and_added() {
         let mut sums = start.clone();
         dispatch_bf16(isa, Dot { left: &left, right: &right, sums: &mut sums });
         check(&format!("{isa} with bf16"), &sums);
+    }
+}
+
+/// Runs a kernel on rows of `bf16`, and on the same numbers as `f32`; the one must give what the other gives, rounded. That
+/// the other is right is what the tests of each kernel say.
+fn check_kernel(
+    [rows, channels, gap, out_rows]: [usize; 4],
+    short: impl Fn(Isa, &ThreadPool, Rows<'_, bf16>, RowsMut<'_, bf16>),
+    long: impl Fn(Isa, &ThreadPool, Rows<'_>, RowsMut<'_>),
+) {
+    let stride = channels + gap;
+    let input: Vec<bf16> = random(5, rows * stride, -3.0, 3.0).into_iter().map(bf16::from_f32).collect();
+    let wide: Vec<f32> = input.iter().map(|x| x.to_f32()).collect();
+    for isa in Isa::available() {
+        let (mut made, mut want) = (vec![bf16::ONE; out_rows * stride], vec![1.0f32; out_rows * stride]);
+        short(
+            isa,
+            &ThreadPool::new(3),
+            Rows::new(&input, rows, channels, stride).unwrap(),
+            RowsMut::new(&mut made, out_rows, channels, stride).unwrap(),
+        );
+        long(
+            isa,
+            &ThreadPool::new(1),
+            Rows::new(&wide, rows, channels, stride).unwrap(),
+            RowsMut::new(&mut want, out_rows, channels, stride).unwrap(),
+        );
+        for (i, (made, want)) in made.iter().zip(&want).enumerate() {
+            assert_eq!(*made, bf16::from_f32(*want), "{isa}: row {}, channel {}", i / stride, i % stride);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn pooling_rounds_what_it_gives_for_f32(
+        size in 1usize..9, kernel in 1usize..4, stride in 1usize..3, channels in 1usize..90, gap in 0usize..3,
+        kind in prop::sample::select(&[Pooling::Max, Pooling::Average { count_include_pad: true }, Pooling::L2][..]),
+    ) {
+        let output = (size + 2 - kernel) / stride + 1;
+        let axis =
+            PoolAxis { input: size, output, kernel, stride, dilation: 1, pad_begin: 1, pad_end: 1 };
+        let problem = PoolProblem::plane(1, axis, axis);
+        check_kernel(
+            [size * size, channels, gap, output * output],
+            |isa, threads, from, to| pool(isa, threads, kind, &problem, from, to),
+            |isa, threads, from, to| pool(isa, threads, kind, &problem, from, to),
+        );
+    }
+
+    #[test]
+    fn functions_round_what_they_give_for_f32(rows in 1usize..30, channels in 1usize..90, gap in 0usize..3) {
+        for function in [Unary::Activation(Activation::HardSwish), Unary::Activation(Activation::Silu), Unary::Abs] {
+            check_kernel(
+                [rows, channels, gap, rows],
+                |isa, threads, from, to| unary(isa, threads, function, from, to),
+                |isa, threads, from, to| unary(isa, threads, function, from, to),
+            );
+        }
+        // The first row, and the first channel, repeated to all of them.
+        for (function, activation, shape) in [
+            (Binary::Add, Activation::Relu, [rows, channels]),
+            (Binary::Mul, Activation::None, [1, channels]),
+            (Binary::Sub, Activation::Clip { min: -1.0, max: 2.0 }, [rows, 1]),
+        ] {
+            fn run<T: Element>(
+                (isa, threads): (Isa, &ThreadPool),
+                (function, activation, shape): (Binary, Activation, [usize; 2]),
+                from: Rows<'_, T>,
+                to: RowsMut<'_, T>,
+            ) {
+                let other = Strided::from(from).window(0, 0, shape[0], 1).window(1, 0, shape[1], 1);
+                binary(isa, threads, function, activation, from.into(), other, to.into());
+            }
+            let what = (function, activation, shape);
+            check_kernel(
+                [rows, channels, gap, rows],
+                |isa, threads, from, to| run((isa, threads), what, from, to),
+                |isa, threads, from, to| run((isa, threads), what, from, to),
+            );
+        }
+    }
+
+    #[test]
+    fn conversions_leave_gaps_alone(rows in 1usize..30, channels in 1usize..90, gap in 0usize..3) {
+        check_kernel(
+            [rows, channels, gap, rows],
+            |isa, threads, from, to| {
+                let mut wide = vec![0.0; rows * channels];
+                convert(isa, threads, from, RowsMut::dense(&mut wide, rows, channels).unwrap());
+                convert(isa, threads, Rows::dense(&wide, rows, channels).unwrap(), to);
+            },
+            |isa, threads, from, to| unary(isa, threads, Unary::Activation(Activation::None), from, to),
+        );
     }
 }
