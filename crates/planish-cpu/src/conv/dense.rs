@@ -146,10 +146,7 @@ impl<L: Lowering, T: ConvElement> PreparedConv for Dense<L, T> {
 pub(super) fn product_work(problem: &ConvProblem, isa: Isa, threads: usize) -> Work {
     let count = |n: usize| n as f64;
     let (rows, groups) = (problem.out_rows(), count(problem.groups));
-    let words = problem.group_in().div_ceil(problem.element.per_word());
-    // Without the instruction for it, a word of `bf16` is two multiply-adds and what takes it apart.
-    let steps = if problem.element == ElementType::Bf16 && !isa.has_bf16() { 5 } else { 1 };
-    let depth = count(problem.taps() * words * steps);
+    let depth = count(problem.taps() * steps_of_depth(problem.group_in(), problem.element, isa));
     let vectors = count(problem.group_out().div_ceil(isa.lanes()));
     let panels = count(problem.group_out().div_ceil(panel_width(isa)));
     let tiles = count(rows.div_ceil(tile_rows(isa)));
@@ -164,6 +161,13 @@ pub(super) fn product_work(problem: &ConvProblem, isa: Isa, threads: usize) -> W
     let mut work = work.shared(1.0 / groups);
     work += activations_read(problem);
     work.shared(busy(tiles * panels, threads))
+}
+
+/// The multiply-adds of a sum of products over so many channels.
+pub(super) fn steps_of_depth(channels: usize, factor: ElementType, isa: Isa) -> usize {
+    // Without the instruction for it, a word of `bf16` is two multiply-adds and what takes it apart.
+    let steps = if factor == ElementType::Bf16 && !isa.has_bf16() { 5 } else { 1 };
+    channels.div_ceil(factor.per_word()) * steps
 }
 
 /// How many threads have something to do where so many tasks are dealt out.

@@ -176,6 +176,8 @@ pub fn algorithms() -> &'static [&'static dyn ConvAlgorithm] {
         &winograd::TWO,
         &winograd::FOUR,
         &winograd::SIX,
+        &winograd::TWO_BF16,
+        &winograd::FOUR_BF16,
         &fft::EIGHT,
         &fft::SIXTEEN,
         &fft::THIRTY_TWO,

@@ -144,12 +144,11 @@ impl Chooser {
         algorithm.error(problem) <= self.largest_error(problem)
     }
 
-    /// The largest error that an algorithm may have: no algorithm errs more than what is kept shorter than `f32` has lost
-    /// already.
+    /// The largest error that an algorithm may have: what is kept shorter than `f32` may lose as much once more.
     fn largest_error(&self, problem: &ConvProblem) -> f32 {
         let lost = match problem.element {
             ElementType::F32 => 0.0,
-            short => short.rounding() / 16.0,
+            short => short.rounding(),
         };
         self.options.max_error.max(plain_error(problem)).max(lost)
     }

@@ -11,7 +11,7 @@ use crate::view::Rows;
 
 /// The transform of some tiles of the input, all channels.
 #[derive(Clone, Copy)]
-pub(super) struct Gather<'a, T> {
+pub(super) struct Gather<'a, T, U> {
     pub grid: &'a Grid,
     pub input: Rows<'a, T>,
     /// As many zero words as the input has channels, to read in place of padding.
@@ -19,14 +19,14 @@ pub(super) struct Gather<'a, T> {
     pub first: usize,
     pub last: usize,
     /// `[point][tile][channel]`, from the tile `first` on.
-    pub out: *mut f32,
-    /// Numbers from tile to tile; a multiple of every vector.
+    pub out: *mut U,
+    /// Elements from tile to tile; a multiple of every vector.
     pub tile_step: usize,
-    /// Numbers from point to point.
+    /// Elements from point to point.
     pub point_step: usize,
 }
 
-impl<T: Element> Gather<'_, T> {
+impl<T: Element, U: Element> Gather<'_, T, U> {
     /// Runs the transform compiled for the points of the grid.
     ///
     /// # Safety `out` is writable for `last - first` tiles at its steps; lanes behind the channels, up to the
@@ -34,15 +34,15 @@ impl<T: Element> Gather<'_, T> {
     #[inline(always)]
     pub(super) unsafe fn run<S: Simd>(self, s: S) {
         match self.grid.form.points {
-            [4, 4] => s.call(Op::<T, 4, 4>(self)),
-            [6, 6] => s.call(Op::<T, 6, 6>(self)),
-            [8, 8] => s.call(Op::<T, 8, 8>(self)),
-            [1, 4] => s.call(Op::<T, 1, 4>(self)),
-            [1, 6] => s.call(Op::<T, 1, 6>(self)),
-            [1, 8] => s.call(Op::<T, 1, 8>(self)),
-            [4, 1] => s.call(Op::<T, 4, 1>(self)),
-            [6, 1] => s.call(Op::<T, 6, 1>(self)),
-            [8, 1] => s.call(Op::<T, 8, 1>(self)),
+            [4, 4] => s.call(Op::<T, U, 4, 4>(self)),
+            [6, 6] => s.call(Op::<T, U, 6, 6>(self)),
+            [8, 8] => s.call(Op::<T, U, 8, 8>(self)),
+            [1, 4] => s.call(Op::<T, U, 1, 4>(self)),
+            [1, 6] => s.call(Op::<T, U, 1, 6>(self)),
+            [1, 8] => s.call(Op::<T, U, 1, 8>(self)),
+            [4, 1] => s.call(Op::<T, U, 4, 1>(self)),
+            [6, 1] => s.call(Op::<T, U, 6, 1>(self)),
+            [8, 1] => s.call(Op::<T, U, 8, 1>(self)),
             points => debug_assert!(false, "no transform of {points:?} points"),
         }
     }
@@ -52,9 +52,9 @@ impl<T: Element> Gather<'_, T> {
     }
 }
 
-struct Op<'a, T, const H: usize, const W: usize>(Gather<'a, T>);
+struct Op<'a, T, U, const H: usize, const W: usize>(Gather<'a, T, U>);
 
-impl<T: Element, const H: usize, const W: usize> SimdOp for Op<'_, T, H, W> {
+impl<T: Element, U: Element, const H: usize, const W: usize> SimdOp for Op<'_, T, U, H, W> {
     type Output = ();
 
     #[inline(always)]
@@ -77,11 +77,11 @@ impl<T: Element, const H: usize, const W: usize> SimdOp for Op<'_, T, H, W> {
             // SAFETY: pixels are rows of the input, or as many zeros; `run`'s caller promises the room.
             unsafe {
                 while channel < whole {
-                    vector::<S, T, H, W, true>(s, &pixels, channel, channels, out, job.point_step);
+                    vector::<S, T, U, H, W, true>(s, &pixels, channel, channels, out, job.point_step);
                     channel += S::LANES;
                 }
                 if channel < channels {
-                    vector::<S, T, H, W, false>(s, &pixels, channel, channels, out, job.point_step);
+                    vector::<S, T, U, H, W, false>(s, &pixels, channel, channels, out, job.point_step);
                 }
             }
         }
@@ -93,12 +93,12 @@ impl<T: Element, const H: usize, const W: usize> SimdOp for Op<'_, T, H, W> {
 /// # Safety The first `H * W` pixels are readable for `channels` numbers, a whole vector from `channel` on
 /// where `FULL`; `out` is writable for a vector at `channel` for each of `H * W` points.
 #[inline(always)]
-unsafe fn vector<S: Simd, T: Element, const H: usize, const W: usize, const FULL: bool>(
+unsafe fn vector<S: Simd, T: Element, U: Element, const H: usize, const W: usize, const FULL: bool>(
     s: S,
     pixels: &[*const T; MOST * MOST],
     channel: usize,
     channels: usize,
-    out: *mut f32,
+    out: *mut U,
     point_step: usize,
 ) {
     // SAFETY: promised by the caller.
@@ -118,7 +118,7 @@ unsafe fn vector<S: Simd, T: Element, const H: usize, const W: usize, const FULL
         for (y, line) in lines.iter().enumerate() {
             let line = transform::input(s, line);
             for (x, &v) in line.iter().enumerate() {
-                s.store(out.add((y * W + x) * point_step + channel), v);
+                U::store(s, out.add((y * W + x) * point_step + channel), v);
             }
         }
     }

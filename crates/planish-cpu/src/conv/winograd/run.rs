@@ -6,17 +6,20 @@ use std::ops::Range;
 use super::blocking::Blocking;
 use super::gather::Gather;
 use super::scatter::Scatter;
-use crate::element::Element;
+use crate::element::{Element, Factor};
 use crate::epilogue::Epilogue;
-use crate::matmul::{PackedMatrix, Piece, SharedScratch, for_each_with_slot};
+use crate::matmul::{PackedMatrix, Piece, SharedScratch, as_elements, for_each_with_slot};
 use crate::simd::{Simd, SimdOp};
+use crate::strided::Shared;
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
 
 /// A run with views of the right shapes.
-pub(super) struct Run<'a, T> {
+///
+/// Input and output are kept as `T`; `U` is what is multiplied at the points.
+pub(super) struct Run<'a, T, U> {
     pub blocking: Blocking,
-    pub weights: &'a PackedMatrix,
+    pub weights: &'a PackedMatrix<U>,
     /// A number for each output channel, padded to whole vectors.
     pub bias: Option<&'a [f32]>,
     /// A word for each input channel.
@@ -26,7 +29,7 @@ pub(super) struct Run<'a, T> {
     pub epilogue: Epilogue<'a, T>,
 }
 
-impl<T: Element> Run<'_, T> {
+impl<T: Element, U: Factor> Run<'_, T, U> {
     /// Computes the convolution.
     pub(super) fn run(&self, pool: &ThreadPool, workspace: &mut [f32]) {
         let blocking = &self.blocking;
@@ -51,7 +54,8 @@ impl<T: Element> Run<'_, T> {
         if !blocking.shared {
             for_each_with_slot(pool, blocking.blocks, &|slot, block| {
                 let tiles = blocking.tiles(block);
-                let (transformed, products) = (input_slot(slot).as_mut_ptr(), product_slot(slot));
+                let transformed = as_elements::<U>(input_slot(slot)).as_mut_ptr();
+                let products = product_slot(slot);
                 T::dispatch(isa, Transform { run: self, tiles: tiles.clone(), out: transformed });
                 T::dispatch(isa, Multiply { run: self, tiles, panels: 0..panels, transformed, products });
             });
@@ -59,15 +63,15 @@ impl<T: Element> Run<'_, T> {
         }
         for block in 0..blocking.blocks {
             let tiles = blocking.tiles(block);
-            let transformed = SharedScratch::new(input_slot(0));
+            let transformed = Shared(as_elements::<U>(input_slot(0)).as_mut_ptr());
             pool.run_ranges(tiles.len(), 1, |range| {
                 let part = tiles.start + range.start..tiles.start + range.end;
-                let out = transformed.at(range.start * blocking.input_steps[0]);
+                let out = transformed.get().wrapping_add(range.start * blocking.input_steps[0]);
                 T::dispatch(isa, Transform { run: self, tiles: part, out });
             });
             for_each_with_slot(pool, panels, &|slot, panel| {
                 let (tiles, panels) = (tiles.clone(), panel..panel + 1);
-                let (transformed, products) = (transformed.at(0), product_slot(slot));
+                let (transformed, products) = (transformed.get(), product_slot(slot));
                 T::dispatch(isa, Multiply { run: self, tiles, panels, transformed, products });
             });
         }
@@ -75,13 +79,13 @@ impl<T: Element> Run<'_, T> {
 }
 
 /// Transforms some tiles of the input.
-struct Transform<'a, T> {
-    run: &'a Run<'a, T>,
+struct Transform<'a, T, U> {
+    run: &'a Run<'a, T, U>,
     tiles: Range<usize>,
-    out: *mut f32,
+    out: *mut U,
 }
 
-impl<T: Element> SimdOp for Transform<'_, T> {
+impl<T: Element, U: Factor> SimdOp for Transform<'_, T, U> {
     type Output = ();
 
     #[inline(always)]
@@ -104,22 +108,22 @@ impl<T: Element> SimdOp for Transform<'_, T> {
 }
 
 /// Multiplies the transformed tiles of a block with some panels, and transforms back.
-struct Multiply<'a, T> {
-    run: &'a Run<'a, T>,
+struct Multiply<'a, T, U> {
+    run: &'a Run<'a, T, U>,
     tiles: Range<usize>,
     panels: Range<usize>,
-    transformed: *const f32,
+    transformed: *const U,
     products: &'a mut [f32],
 }
 
-impl<T: Element> SimdOp for Multiply<'_, T> {
+impl<T: Element, U: Factor> SimdOp for Multiply<'_, T, U> {
     type Output = ();
 
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
         let Run { blocking, weights, bias, input, output, epilogue, .. } = self.run;
         let form = blocking.grid.form;
-        let (depth, rows) = (input.channels(), self.tiles.len());
+        let (depth, rows) = (input.channels().next_multiple_of(U::PER_WORD), self.tiles.len());
         let ([input_tile, input_point], [tile_step, point_step]) =
             (blocking.input_steps, blocking.product_steps);
         let products = self.products.as_mut_ptr();
