@@ -70,6 +70,11 @@ pub trait ConvAlgorithm: Sync {
     /// The name in reports.
     fn name(&self) -> &'static str;
 
+    /// What tensors it can take and give: problems on others are refused.
+    fn elements(&self) -> &'static [ElementType] {
+        &[ElementType::F32, ElementType::Bf16]
+    }
+
     /// Whether it can compute this problem, or why not. Refuses problems that are not valid.
     fn accepts(&self, problem: &ConvProblem, isa: Isa) -> Result<(), String>;
 

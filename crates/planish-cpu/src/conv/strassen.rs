@@ -24,6 +24,7 @@ use super::indirect::IndirectRows;
 use super::{
     AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, WeightsKey, plain_error,
 };
+use crate::element::ElementType;
 use crate::isa::Isa;
 use crate::matmul::{
     STRASSEN_TAPS, StrassenMatrix, StrassenProduct, panel_width, strassen_scratch_len, tile_rows,
@@ -38,6 +39,10 @@ pub(super) struct Strassen;
 impl ConvAlgorithm for Strassen {
     fn name(&self) -> &'static str {
         "strassen"
+    }
+
+    fn elements(&self) -> &'static [ElementType] {
+        &[ElementType::F32]
     }
 
     fn accepts(&self, problem: &ConvProblem, isa: Isa) -> Result<(), String> {

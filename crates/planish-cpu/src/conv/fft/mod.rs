@@ -69,6 +69,7 @@ use self::run::Run;
 use self::transform::Roots;
 use self::weights::Spectra;
 use super::{AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, WeightsKey};
+use crate::element::ElementType;
 use crate::isa::Isa;
 use crate::matmul::AlignedNumbers;
 use crate::rates::Work;
@@ -124,6 +125,10 @@ impl Fft {
 impl ConvAlgorithm for Fft {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn elements(&self) -> &'static [ElementType] {
+        &[ElementType::F32]
     }
 
     fn accepts(&self, problem: &ConvProblem, _isa: Isa) -> Result<(), String> {

@@ -100,6 +100,13 @@ impl ConvAlgorithm for Winograd {
         self.name
     }
 
+    fn elements(&self) -> &'static [ElementType] {
+        match self.factor {
+            ElementType::F32 => &[ElementType::F32, ElementType::Bf16],
+            ElementType::Bf16 => &[ElementType::Bf16],
+        }
+    }
+
     fn accepts(&self, problem: &ConvProblem, _isa: Isa) -> Result<(), String> {
         self.form(problem).map(|_| ())
     }
