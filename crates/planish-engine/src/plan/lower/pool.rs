@@ -1,6 +1,7 @@
 //! Pooling, over windows and over whole maps.
 
-use super::{Facts, Family, Layout, Lowering, Wish};
+use super::{Facts, Family, Keeps, Layout, Lowering, Wish};
+use planish_cpu::for_element;
 use planish_cpu::pooling::{PoolAxis, PoolProblem, Pooling, pool};
 use planish_graph::ops::nn::global_pool::{GlobalPool, GlobalPoolKind};
 use planish_graph::ops::nn::lp_pool::LpPool;
@@ -78,19 +79,25 @@ impl Family for Pools {
         parts(node, facts.input(node, 0)?).map(|_| Wish::ChannelsLast)
     }
 
+    fn keeps(&self, _: &Node, _: &Facts<'_>, _: &[Layout]) -> Keeps {
+        Keeps::Follow
+    }
+
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
         let lost = || Error::invalid("a pooling node lost its input or output");
         let (x, y) = (node.input(0).ok_or_else(lost)?, node.output().ok_or_else(lost)?);
         let shape = l.shape(x)?;
         let (kind, window) = parts(node, shape).ok_or_else(lost)?;
         let problem = problem(shape[0], &window);
-        let operand = l.operand(x, Layout::ChannelsLast)?;
+        let operand = l.operand_as(x, Layout::ChannelsLast, l.element(y))?;
         let target = l.output(y)?;
         let info = l.info(node, "pooling", "vectorised over channels");
         let from = operand.clone();
         l.push(info, &[&operand], &[&target], move |env| {
-            let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
-            pool(env.isa, env.pool, kind, &problem, input, output);
+            for_element!(target.element, T => {
+                let (input, output) = (env.rows::<T>(&from)?, env.rows_mut(&target));
+                pool(env.isa, env.pool, kind, &problem, input, output);
+            });
             Ok(())
         });
         Ok(())
