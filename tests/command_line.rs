@@ -54,12 +54,16 @@ fn kernels_name_every_instruction_set() {
     let report = folder.json(&["kernels", "--json"], &["isa", "kernels"]);
     let list = report["kernels"].as_array().unwrap();
     for kernel in list {
-        assert_keys(kernel, &["family", "name", "isa", "available"]);
+        assert_keys(kernel, &["family", "name", "element", "isa", "available"]);
     }
     for isa in ["portable", "avx2", "avx512"] {
-        assert!(list.iter().any(|k| k["isa"] == isa && k["name"] == "indirect"));
+        let of = |element: &str| {
+            list.iter().any(|k| k["isa"] == isa && k["name"] == "indirect" && k["element"] == element)
+        };
+        assert!(of("f32") && of("bf16"));
     }
-    assert!(list.iter().filter(|k| k["isa"] == report["isa"]).all(|k| k["available"] == true));
+    let in_use = list.iter().filter(|k| k["isa"] == report["isa"] && k["element"] == "f32");
+    assert!(in_use.clone().count() > 20 && in_use.clone().all(|k| k["available"] == true));
 }
 
 #[test]
@@ -106,6 +110,30 @@ fn bench_measures() {
         let argument = format!("--duration={wrong}");
         assert!(folder.error(&["bench", MODEL, &argument]).contains("--duration"));
     }
+}
+
+#[test]
+fn precision_is_what_was_asked_for_or_said_to_be_another() {
+    let folder = Folder::new("precision");
+    let bench = ["bench", MODEL, "--duration", "0.05", "--threads", "1", "--json", "--precision", "bf16"];
+    let here = folder.run(&bench);
+    let (out, err) = texts(&here);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    match report["precision"].as_str() {
+        Some("bf16") => assert!(err.is_empty(), "{err}"),
+        _ => assert!(err.contains("no instructions for bf16"), "{err}"),
+    }
+    let plain = folder.command(&bench).env("PLANISH_ISA", "portable").output().unwrap();
+    let (out, err) = texts(&plain);
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["precision"], "f32");
+    assert!(err.contains("portable") && err.contains("bf16"), "{err}");
+    // Each layer keeps to what rounding to 8 bits explains, and so do the pictures.
+    let verified = folder.run(&["verify", MODEL, "--precision", "bf16", "--json"]);
+    assert!(verified.status.success(), "{:?}", texts(&verified));
+    let found =
+        folder.json(&["eval", MODEL, "--cifar10", PICTURES, "--precision", "bf16", "--json"], &EVAL_KEYS);
+    assert!(number(&found["top1"]) >= 84.0, "{found}");
+    assert_eq!(folder.run(&["bench", MODEL, "--precision", "f8"]).status.code(), Some(2));
 }
 
 const EVAL_KEYS: [&str; 11] = [

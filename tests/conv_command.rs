@@ -74,6 +74,21 @@ fn one_convolution_is_measured_by_every_algorithm() {
 }
 
 #[test]
+fn tensors_can_be_kept_as_bf16() {
+    let folder = Folder::new("conv-bf16");
+    let arguments = ["conv", "--c", "5", "--hw", "9", "--k", "4", "--precision", "bf16"];
+    let more = ["--duration", "0.01", "--threads", "1", "--json"];
+    let report = folder.json(&[&arguments[..], &more].concat(), &[&CONFIGURATION[..], &TRIAL].concat());
+    assert_eq!(report["precision"], "bf16");
+    check_trial(&report);
+    // The result is rounded to 8 bits, by whatever algorithm.
+    for algorithm in report["algorithms"].as_array().unwrap() {
+        assert!(number(&algorithm["relative_l2"]) > 1e-4, "{algorithm}");
+    }
+    assert!(names(&report["refused"], "name").contains("strassen"));
+}
+
+#[test]
 fn people_are_told_why_an_algorithm_is_not_there() {
     let folder = Folder::new("conv-text");
     let output = folder.run(&["conv", "--c", "4", "--hw", "8", "--duration", "0.01"]);

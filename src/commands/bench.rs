@@ -85,7 +85,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.json {
         let mut report = json!({
             "model": place(), "version": env!("CARGO_PKG_VERSION"), "cpu": machine::processor(),
-            "isa": session.isa().name(), "threads": session.threads(), "precision": "f32", "layout": "channels-last",
+            "isa": session.isa().name(), "threads": session.threads(), "precision": session.precision().name(),
+            "layout": "channels-last",
             "input_shapes": shapes, "load_ms": loaded.load_ms, "plan_ms": plan_ms, "first_ms": first_ms,
             "latency_ms": {"min": latency.min, "p50": latency.p50, "p90": latency.p90, "p99": latency.p99, "mean": latency.mean},
             "runs": times.len(), "throughput": throughput, "peak_rss_bytes": machine::peak_resident_bytes(),
@@ -102,11 +103,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     println!("{}: inputs {shapes:?}", place());
     println!(
-        "  planish {} on {}, {} threads, {}, f32, channels-last",
+        "  planish {} on {}, {} threads, {}, {}, channels-last",
         env!("CARGO_PKG_VERSION"),
         machine::processor(),
         session.threads(),
-        session.isa()
+        session.isa(),
+        session.precision()
     );
     println!("  load {:.1} ms, plan {plan_ms:.1} ms, first run {first_ms:.2} ms", loaded.load_ms);
     println!(

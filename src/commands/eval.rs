@@ -132,7 +132,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             "model": arguments.model.display().to_string(), "top1": top1, "top5": top5, "images": found.images,
             "skipped": found.skipped, "images_per_s": rate,
             "network_images_per_s": found.images as f64 / found.network_seconds.max(1e-9),
-            "preprocessing": settings, "threads": session.threads(), "isa": session.isa().name(), "precision": "f32",
+            "preprocessing": settings, "threads": session.threads(), "isa": session.isa().name(), "precision": session.precision().name(),
         }))?;
         return Ok(ExitCode::SUCCESS);
     }

@@ -23,7 +23,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             .iter()
             .map(|k| {
                 serde_json::json!({
-                    "family": k.family, "name": k.name, "isa": k.isa.name(), "available": k.isa.is_available(),
+                    "family": k.family, "name": k.name, "element": k.element.name(), "isa": k.isa.name(),
+                    "available": k.is_available(),
                 })
             })
             .collect();
@@ -33,12 +34,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut table = Table::new(&[
         ("family", Align::Left),
         ("kernel", Align::Left),
+        ("element", Align::Left),
         ("instruction set", Align::Left),
         ("this machine", Align::Left),
     ]);
     for kernel in &kernels {
-        let has = if kernel.isa.is_available() { "yes" } else { "no" };
-        table.row([kernel.family, kernel.name, kernel.isa.name(), has]);
+        let has = if kernel.is_available() { "yes" } else { "no" };
+        table.row([kernel.family, kernel.name, kernel.element.name(), kernel.isa.name(), has]);
     }
     print!("{table}");
     println!("in use: {chosen} (PLANISH_ISA chooses another)");

@@ -3,6 +3,8 @@
 use super::interrupt::Interrupt;
 use clap::Args;
 use planish::report::progress::Progress;
+use planish_cpu::element::ElementType;
+use planish_cpu::isa::Isa;
 use planish_engine::plan::choose::{ChooserOptions, MAX_ERROR};
 use planish_engine::plan::tune::{Event, Tuning, Watch};
 use planish_engine::plan::wisdom::Wisdom;
@@ -24,6 +26,10 @@ pub struct Execution {
     /// Cap on the bytes of tensors and working memory; K, M, G are understood
     #[arg(long, default_value = "16G", value_parser = bytes, value_name = "BYTES")]
     pub max_memory: usize,
+    /// What activations and weights are kept as: f32, or bf16, which needs a machine with AVX512-BF16 and rounds to 8
+    /// bits. Sums are f32 either way
+    #[arg(long, value_name = "TYPE", default_value_t = ElementType::F32, value_parser = precision)]
+    pub precision: ElementType,
     /// Measure the candidate algorithms of each convolution and remember the winners; Ctrl-C ends it early
     #[arg(long)]
     pub tune: bool,
@@ -52,6 +58,7 @@ impl Execution {
         SessionOptions {
             threads: self.threads,
             max_memory: self.max_memory,
+            precision: self.precision,
             chooser: ChooserOptions {
                 tune: self.tune.then(|| Tuning {
                     time: Duration::from_secs_f64(self.tune_seconds.unwrap_or(Tuning::DEFAULT_SECONDS)),
@@ -165,7 +172,22 @@ pub fn load(path: &Path, options: &SessionOptions, keep_original: bool) -> Resul
     let graph = read(path, options.max_memory)?;
     let original = keep_original.then(|| graph.clone());
     let session = Session::new(graph, options).context(|| path.display().to_string())?;
+    if session.precision() != options.precision {
+        note_precision(options.precision, session.isa());
+    }
     Ok(Loaded { session, load_ms: start.elapsed().as_secs_f64() * 1e3, original })
+}
+
+/// Says that a precision was asked for in vain.
+fn note_precision(asked: ElementType, isa: Isa) {
+    eprintln!("planish: {isa} on this machine has no instructions for {asked}; computing in f32");
+}
+
+/// The name of a precision.
+pub fn precision(text: &str) -> std::result::Result<ElementType, String> {
+    let all = [ElementType::F32, ElementType::Bf16];
+    let found = all.into_iter().find(|element| element.name() == text);
+    found.ok_or_else(|| format!("there is no precision \"{text}\"; there are f32 and bf16"))
 }
 
 /// Noise for every input of `graph`, in the given shapes.

@@ -118,7 +118,7 @@ fn report(
         super::print_json(&json!({
             "model": place.display().to_string(), "before": side(&before), "after": side(&after), "load_ms": load_ms,
             "largest_difference": difference.0, "relative_l2": difference.1, "passes": passes, "algorithms": algorithms,
-            "threads": session.threads(), "isa": session.isa().name(), "precision": "f32",
+            "threads": session.threads(), "isa": session.isa().name(), "precision": session.precision().name(),
             "tuned_layers": session.chooser().remembered(),
             "output": arguments.output.as_ref().map(|o| o.display().to_string()),
         }))?;

@@ -5,6 +5,7 @@ use clap::Args;
 use planish::files::npz;
 use planish::report::progress::Progress;
 use planish::report::table::{Align, Table};
+use planish_cpu::element::ElementType;
 use planish_engine::Session;
 use planish_graph::error::Context;
 use planish_graph::limits::{Budget, with_budget};
@@ -23,9 +24,9 @@ pub struct Arguments {
     /// name. Without it, the optimised network is checked against the reference on noise, layer by layer
     #[arg(long, value_name = "DIR or FILE.npz")]
     against: Option<PathBuf>,
-    /// Largest relative difference of an element
-    #[arg(long, default_value_t = 1e-3, value_name = "R")]
-    rtol: f64,
+    /// Largest relative difference of an element [default: 1e-3; with --precision bf16 0.05]
+    #[arg(long, value_name = "R")]
+    rtol: Option<f64>,
     /// Largest absolute difference of an element, on top
     #[arg(long, default_value_t = 1e-5, value_name = "A")]
     atol: f64,
@@ -40,6 +41,17 @@ pub struct Arguments {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+impl Arguments {
+    /// The largest relative difference: what was asked for, or what the session's precision can keep to.
+    fn rtol(&self, session: &Session) -> f64 {
+        self.rtol.unwrap_or(match session.precision() {
+            ElementType::F32 => 1e-3,
+            // Some ten roundings to 8 bits, one after the other.
+            ElementType::Bf16 => 0.05,
+        })
+    }
 }
 
 /// How one tensor compares with what was expected.
@@ -160,13 +172,14 @@ fn against(arguments: &Arguments, path: &Path) -> Result<Vec<Comparison>> {
     let options = arguments.execution.options();
     let loaded = model::load(&arguments.model, &options, false)?;
     let session = &loaded.session;
+    let rtol = arguments.rtol(session);
     let mut comparisons = Vec::new();
     for (name, inputs, expected) in cases(session.graph(), path, options.max_memory)? {
         let outputs = session.run(&inputs).context(|| name.clone())?;
         for ((&id, want), got) in session.graph().outputs.iter().zip(&expected).zip(&outputs) {
             let Some(want) = want else { continue };
             let place = format!("{name}{}", session.graph().value(id).name);
-            let compared = compare(&place, want, got, arguments.rtol, arguments.atol);
+            let compared = compare(&place, want, got, rtol, arguments.atol);
             comparisons.push(Comparison { shown: true, ..compared });
         }
     }
@@ -234,6 +247,7 @@ fn cases(graph: &Graph, path: &Path, cap: usize) -> Result<Vec<Case>> {
 fn layer_by_layer(arguments: &Arguments) -> Result<Vec<Comparison>> {
     let options = arguments.execution.options();
     let loaded = model::load(&arguments.model, &options, true)?;
+    let rtol = arguments.rtol(&loaded.session);
     let Some(original) = loaded.original else { return Err(Error::invalid("the graph was not kept")) };
     let mut probed = loaded.session.graph().clone();
     let shapes = arguments.shapes.resolve(&probed)?;
@@ -255,7 +269,7 @@ fn layer_by_layer(arguments: &Arguments) -> Result<Vec<Comparison>> {
             progress.advance(1);
             if let Some(&at) = places.get(original.value(id).name.as_str()) {
                 let got = &outputs[at];
-                found[at] = Some(compare(&names[at], want, got, arguments.rtol, arguments.atol));
+                found[at] = Some(compare(&names[at], want, got, rtol, arguments.atol));
                 if (want.dtype(), want.shape()) == (got.dtype(), got.shape()) {
                     *want = got.clone();
                 }
@@ -270,7 +284,7 @@ fn layer_by_layer(arguments: &Arguments) -> Result<Vec<Comparison>> {
         let name = &probed.value(id).name;
         if let Some(&at) = places.get(name.as_str()) {
             let place = format!("{name} without probes");
-            found.push(compare(&place, &outputs[at], got, arguments.rtol, arguments.atol));
+            found.push(compare(&place, &outputs[at], got, rtol, arguments.atol));
         }
     }
     if let Some(limit) = arguments.end_to_end {

@@ -40,6 +40,9 @@ struct CopyKernel<T> {
 }
 
 impl<T: Copy + Send + Sync> BlockKernel<2> for CopyKernel<T> {
+    // Elements are moved, not converted.
+    type Dispatch = f32;
+
     #[inline(always)]
     unsafe fn block<S: Simd>(&self, _: S, block: &Block<2>) {
         // SAFETY: the block lies inside both views.

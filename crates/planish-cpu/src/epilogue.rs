@@ -12,6 +12,7 @@ mod map;
 
 use self::finish::Finish;
 pub(crate) use self::map::{Map, Visit, visit_expression};
+use crate::element::Element;
 use crate::simd::{Simd, math};
 use crate::view::{Rows, RowsMut};
 
@@ -167,10 +168,10 @@ impl Activation {
 
 /// What follows the sum, in the order of the fields. What is for each channel has as many numbers as the output has
 /// channels.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Epilogue<'a> {
+#[derive(Debug)]
+pub struct Epilogue<'a, T = f32> {
     /// Added first; of the shape of the output.
-    pub residual: Option<Rows<'a>>,
+    pub residual: Option<Rows<'a, T>>,
     /// For each channel, what negative numbers are multiplied with: a PReLU (He et al., arXiv 1502.01852).
     pub slopes: Option<&'a [f32]>,
     /// Applied to what is there by then.
@@ -181,7 +182,7 @@ pub struct Epilogue<'a> {
     pub shift: Option<&'a [f32]>,
 }
 
-impl Epilogue<'_> {
+impl<T> Epilogue<'_, T> {
     /// Refuses an epilogue that does not fit an output of this shape.
     pub(crate) fn check(&self, rows: usize, channels: usize) -> Result<(), String> {
         if let Some(r) = self.residual
@@ -203,18 +204,32 @@ impl Epilogue<'_> {
     }
 }
 
+impl<T> Clone for Epilogue<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Epilogue<'_, T> {}
+
+impl<T> Default for Epilogue<'_, T> {
+    fn default() -> Self {
+        Self { residual: None, slopes: None, activation: Activation::None, scale: None, shift: None }
+    }
+}
+
 /// Where a tile of sums goes: some rows of the output times up to a few vectors of columns.
 #[derive(Clone, Copy)]
-pub(crate) struct Destination {
+pub(crate) struct Destination<T = f32> {
     /// The output row of each row of the tile.
     pub outputs: *const usize,
     /// The columns that exist; lanes behind them are neither read nor written.
     pub valid: usize,
     /// Row `r` starts at `out + r * out_stride`.
-    out: *mut f32,
+    out: *mut T,
     out_stride: usize,
     /// As `out`; null where there is no residual.
-    residual: *const f32,
+    residual: *const T,
     residual_stride: usize,
     activation: Activation,
     /// From the first column on; null where there are none.
@@ -223,11 +238,11 @@ pub(crate) struct Destination {
     shift: *const f32,
 }
 
-impl Destination {
+impl<T: Element> Destination<T> {
     /// The columns `column .. column + valid` of some rows of an output.
     pub(crate) fn new(
-        out: &RowsMut<'_>,
-        epilogue: &Epilogue<'_>,
+        out: &RowsMut<'_, T>,
+        epilogue: &Epilogue<'_, T>,
         column: usize,
         valid: usize,
         outputs: *const usize,
@@ -310,11 +325,11 @@ impl Destination {
                     let mut sum = sum;
                     if !self.residual.is_null() {
                         let p = self.residual.add(output * self.residual_stride + offset);
-                        sum = s.add(sum, if FULL { s.load(p) } else { s.load_partial(p, left) });
+                        sum = s.add(sum, if FULL { T::load(s, p) } else { T::load_partial(s, p, left) });
                     }
                     let value = s.min(high, s.max(low, sum));
                     let p = self.out.add(output * self.out_stride + offset);
-                    if FULL { s.store(p, value) } else { s.store_partial(p, left, value) }
+                    if FULL { T::store(s, p, value) } else { T::store_partial(s, p, left, value) }
                 }
             }
         }

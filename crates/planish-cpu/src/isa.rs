@@ -79,6 +79,17 @@ impl Isa {
         }
     }
 
+    /// Whether this machine multiplies pairs of `bf16` in vectors of this instruction set: AVX512-BF16.
+    ///
+    /// Kernels on `bf16` run without it as well, but slower than those on `f32`.
+    pub fn has_bf16(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if self == Isa::Avx512 {
+            return self.is_available() && is_x86_feature_detected!("avx512bf16");
+        }
+        false
+    }
+
     /// The instruction sets of this machine, from the narrowest to the widest; never empty.
     pub fn available() -> Vec<Isa> {
         Isa::ALL.into_iter().filter(|isa| isa.is_available()).collect()

@@ -4,6 +4,7 @@
 //! measures or nobody knows of.
 
 use crate::conv;
+use crate::element::ElementType;
 use crate::isa::Isa;
 
 /// A kernel: a way to compute something on one instruction set.
@@ -13,49 +14,58 @@ pub struct KernelInfo {
     pub name: &'static str,
     /// What it computes: `convolution`, `matrix product` …
     pub family: &'static str,
+    /// What it reads and writes.
+    pub element: ElementType,
     /// The instruction set it is compiled for.
     pub isa: Isa,
 }
 
 impl KernelInfo {
-    /// Whether this machine can run it.
+    /// Whether this machine has the instructions for it. Those of `bf16` run without, but are not used then.
     pub fn is_available(&self) -> bool {
-        self.isa.is_available()
+        match self.element {
+            ElementType::F32 => self.isa.is_available(),
+            ElementType::Bf16 => self.isa.has_bf16(),
+        }
     }
 }
 
+const LONG: &[ElementType] = &[ElementType::F32];
+const BOTH: &[ElementType] = &[ElementType::F32, ElementType::Bf16];
+
 /// The kernels that are no convolutions: each a function of the module of its family.
-const OTHERS: [(&str, &str); 21] = [
-    ("transposed", "transposed convolution"),
-    ("packed panels", "matrix product"),
-    ("unary", "elementwise"),
-    ("binary", "elementwise"),
-    ("max", "pooling"),
-    ("average", "pooling"),
-    ("L1", "pooling"),
-    ("L2", "pooling"),
-    ("fold", "reduction"),
-    ("over channels", "softmax"),
-    ("over rows", "softmax"),
-    ("scale and shift", "normalisation"),
-    ("group", "normalisation"),
-    ("layer", "normalisation"),
-    ("local response", "normalisation"),
-    ("separable taps", "resize"),
-    ("strided", "copy"),
-    ("channels first and last", "copy"),
-    ("channel shuffle", "copy"),
-    ("depth to space and back", "copy"),
-    ("index tables", "copy"),
+const OTHERS: [(&str, &str, &[ElementType]); 21] = [
+    ("transposed", "transposed convolution", LONG),
+    ("packed panels", "matrix product", BOTH),
+    ("unary", "elementwise", BOTH),
+    ("binary", "elementwise", BOTH),
+    ("max", "pooling", BOTH),
+    ("average", "pooling", BOTH),
+    ("L1", "pooling", BOTH),
+    ("L2", "pooling", BOTH),
+    ("fold", "reduction", LONG),
+    ("over channels", "softmax", LONG),
+    ("over rows", "softmax", LONG),
+    ("scale and shift", "normalisation", LONG),
+    ("group", "normalisation", LONG),
+    ("layer", "normalisation", LONG),
+    ("local response", "normalisation", LONG),
+    ("separable taps", "resize", LONG),
+    ("strided", "copy", BOTH),
+    ("channels first and last", "copy", BOTH),
+    ("channel shuffle", "copy", BOTH),
+    ("depth to space and back", "copy", BOTH),
+    ("index tables", "copy", LONG),
 ];
 
 /// Every kernel for every instruction set, whether this machine has it or not.
 pub fn kernels() -> Vec<KernelInfo> {
-    let convolutions = conv::algorithms().iter().map(|algorithm| (algorithm.name(), "convolution"));
-    convolutions
-        .chain(OTHERS)
-        .flat_map(|(name, family)| Isa::ALL.map(|isa| KernelInfo { name, family, isa }))
-        .collect()
+    let convolutions = conv::algorithms().iter().map(|a| (a.name(), "convolution", a.elements()));
+    let each = |(name, family, elements): (&'static str, &'static str, &'static [ElementType])| {
+        let of = move |element| Isa::ALL.map(|isa| KernelInfo { name, family, element, isa });
+        elements.iter().copied().flat_map(of)
+    };
+    convolutions.chain(OTHERS).flat_map(each).collect()
 }
 
 #[cfg(test)]
@@ -71,7 +81,8 @@ mod tests {
         assert_eq!(different.len(), all.len());
         for algorithm in conv::algorithms() {
             for isa in Isa::ALL {
-                assert!(all.contains(&KernelInfo { name: algorithm.name(), family: "convolution", isa }));
+                let listed = |k: &KernelInfo| k.name == algorithm.name() && k.isa == isa;
+                assert_eq!(all.iter().filter(|k| listed(k)).count(), algorithm.elements().len());
             }
         }
     }

@@ -6,6 +6,7 @@
 //! pixels, each a row of channels ([`view::Rows`]).
 
 pub mod conv;
+pub mod element;
 pub mod epilogue;
 pub mod isa;
 pub mod kernels;

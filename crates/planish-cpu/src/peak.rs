@@ -4,10 +4,12 @@
 //! of a core. So the limit is measured, by multiply-adds that wait for nothing, on as many threads as the kernels use.
 
 use std::hint::black_box;
+use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
+use crate::element::Factor;
 use crate::isa::Isa;
-use crate::simd::{Simd, SimdOp, dispatch};
+use crate::simd::{Simd, SimdOp};
 use crate::threads::ThreadPool;
 
 /// Sums that do not depend on each other: more than units times latency of any processor, few enough for 16 registers
@@ -28,9 +30,9 @@ const REPEAT_FOR: Duration = Duration::from_millis(50);
 /// Lanes of the widest vectors.
 const MOST_LANES: usize = 16;
 
-struct MultiplyAdds;
+struct MultiplyAdds<T>(PhantomData<T>);
 
-impl MultiplyAdds {
+impl<T: Factor> MultiplyAdds<T> {
     #[inline(always)]
     fn run<S: Simd, const SUMS: usize>(s: S) {
         let mut sums = [s.splat(1.0); SUMS];
@@ -38,7 +40,7 @@ impl MultiplyAdds {
         for _ in 0..STEPS {
             for sum in &mut sums {
                 // The product changes with the sum, so that without fusing it is not computed once for all steps.
-                *sum = s.mul_add(*sum, half, quarter);
+                *sum = T::multiply_add(s, *sum, half, quarter);
             }
         }
         // Stores keep the lanes of a sum together: from a sum over lanes the compiler makes vectors of two on the
@@ -52,7 +54,7 @@ impl MultiplyAdds {
     }
 }
 
-impl SimdOp for MultiplyAdds {
+impl<T: Factor> SimdOp for MultiplyAdds<T> {
     type Output = ();
 
     #[inline(always)]
@@ -64,17 +66,17 @@ impl SimdOp for MultiplyAdds {
     }
 }
 
-/// Floating-point operations a second that independent multiply-adds reach (each counts two) on all threads of `pool`
-/// together. Takes a twentieth of a second.
-pub fn peak_flops(isa: Isa, pool: &ThreadPool) -> f64 {
+/// Floating-point operations a second that independent multiply-adds of `T` reach (each counts two) on all threads of
+/// `pool` together. Takes a twentieth of a second.
+pub fn peak_flops<T: Factor>(isa: Isa, pool: &ThreadPool) -> f64 {
     let threads = pool.threads();
-    let operations = (threads * STEPS * sums(isa) * isa.lanes() * 2) as f64;
+    let operations = (threads * STEPS * sums(isa) * isa.lanes() * T::PER_WORD * 2) as f64;
     let _active = pool.activate();
     let mut least = f64::INFINITY;
     let begun = Instant::now();
     while least.is_infinite() || begun.elapsed() < REPEAT_FOR {
         let start = Instant::now();
-        pool.run(threads, &|_| dispatch(isa, MultiplyAdds));
+        pool.run(threads, &|_| T::dispatch(isa, MultiplyAdds::<T>(PhantomData)));
         least = least.min(start.elapsed().as_secs_f64());
     }
     operations / least
@@ -87,11 +89,11 @@ mod tests {
     #[test]
     fn the_peak_is_that_of_a_processor() {
         for isa in Isa::available() {
-            let one = peak_flops(isa, &ThreadPool::new(1));
+            let one = peak_flops::<f32>(isa, &ThreadPool::new(1));
             // Between a slow machine in an unoptimised build and 8 GHz with two units for vectors of 16.
             assert!(one > 2e7 && one < 8e9 * 64.0, "{isa}: {one}");
             // Two threads may share a core, or one of them may have to wait for another program.
-            let two = peak_flops(isa, &ThreadPool::new(2));
+            let two = peak_flops::<f32>(isa, &ThreadPool::new(2));
             assert!(two > 0.2 * one && two < 2.0 * 8e9 * 64.0, "{isa}: {two} on two threads, {one} on one");
         }
     }

@@ -4,9 +4,10 @@
 
 use std::ops::Range;
 
+use crate::element::Element;
 use crate::fold::{AbsoluteSum, Fold, Largest, SquareSum, Sum};
 use crate::isa::Isa;
-use crate::simd::{Simd, SimdOp, dispatch};
+use crate::simd::{Simd, SimdOp};
 use crate::strided::{GRAIN, Shared};
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
@@ -82,13 +83,13 @@ impl PoolProblem {
 ///
 /// # Panics
 /// Where the views do not have the pixels of the problem or differ in channels, or a stride or dilation is 0.
-pub fn pool(
+pub fn pool<T: Element>(
     isa: Isa,
     threads: &ThreadPool,
     kind: Pooling,
     problem: &PoolProblem,
-    input: Rows<'_>,
-    output: RowsMut<'_>,
+    input: Rows<'_, T>,
+    output: RowsMut<'_, T>,
 ) {
     let axes = problem.axes;
     let pixels = |length: fn(&PoolAxis) -> usize| axes.iter().map(length).product::<usize>() * problem.images;
@@ -102,20 +103,20 @@ pub fn pool(
     let output = (Shared(output.ptr()), output.row_stride());
     threads.run_ranges(lines, GRAIN.div_ceil(work), |lines| {
         let output = (output.0.get(), output.1);
-        dispatch(isa, PoolTask { kind, axes, lines, input, output });
+        T::dispatch(isa, PoolTask { kind, axes, lines, input, output });
     });
 }
 
 /// Some lines of output pixels.
-struct PoolTask<'a> {
+struct PoolTask<'a, T> {
     kind: Pooling,
     axes: [PoolAxis; 3],
     lines: Range<usize>,
-    input: Rows<'a>,
-    output: (*mut f32, usize),
+    input: Rows<'a, T>,
+    output: (*mut T, usize),
 }
 
-impl SimdOp for PoolTask<'_> {
+impl<T: Element> SimdOp for PoolTask<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -142,7 +143,7 @@ struct Window {
     cells: [(usize, usize); 3],
 }
 
-impl PoolTask<'_> {
+impl<T: Element> PoolTask<'_, T> {
     /// `finish` gets the folded window, the number of its cells inside the input, and inside the input or its padding.
     #[inline(always)]
     fn lines<S: Simd, F: Fold>(&self, s: S, finish: impl Fn(S::F32, usize, usize) -> S::F32) {
@@ -178,12 +179,12 @@ impl PoolTask<'_> {
                         if n >= 4 * S::LANES {
                             let sums = self.fold::<S, F, 4>(s, &window, channel, n);
                             for (v, sum) in sums.into_iter().enumerate() {
-                                s.store(to.add(v * S::LANES), finish(sum, inside, padded));
+                                T::store(s, to.add(v * S::LANES), finish(sum, inside, padded));
                             }
                             channel += 4 * S::LANES;
                         } else {
                             let [sum] = self.fold::<S, F, 1>(s, &window, channel, n);
-                            s.store_partial(to, n, finish(sum, inside, padded));
+                            T::store_partial(s, to, n, finish(sum, inside, padded));
                             channel += S::LANES;
                         }
                     }
@@ -216,7 +217,7 @@ impl PoolTask<'_> {
                         // SAFETY: promised by the caller.
                         let x = unsafe {
                             let p = p.add(v * S::LANES);
-                            if V > 1 { s.load(p) } else { s.load_partial(p, n) }
+                            if V > 1 { T::load(s, p) } else { T::load_partial(s, p, n) }
                         };
                         *sum = F::join(s, *sum, F::term(s, x, s.zero()));
                     }

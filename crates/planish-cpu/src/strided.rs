@@ -7,8 +7,9 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use crate::element::Element;
 use crate::isa::Isa;
-use crate::simd::{Simd, SimdOp, dispatch};
+use crate::simd::{Simd, SimdOp};
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
 
@@ -285,6 +286,9 @@ impl<P: Copy> Shared<P> {
 
 /// What is done with a block of a [`Nest`] over `N` tensors.
 pub(crate) trait BlockKernel<const N: usize>: Sync {
+    /// The element whose instructions the kernel is compiled with.
+    type Dispatch: Element;
+
     /// Handles one block. Implementations are `#[inline(always)]`.
     ///
     /// # Safety
@@ -370,7 +374,7 @@ impl<const N: usize> Nest<N> {
 
     /// Runs `kernel` over all blocks. Each element is visited once, by one thread; a block has at most 16 Ki elements unless
     /// its rows are longer and cannot be cut evenly.
-    pub(crate) fn run(&self, isa: Isa, pool: &ThreadPool, kernel: &impl BlockKernel<N>) {
+    pub(crate) fn run<K: BlockKernel<N>>(&self, isa: Isa, pool: &ThreadPool, kernel: &K) {
         let (outer, inner) = self.axes.split_at(self.axes.len() - 2);
         let [(rows, row_strides), (len, steps)] = [inner[0], inner[1]];
         if self.axes.iter().any(|&(size, _)| size == 0) {
@@ -389,7 +393,7 @@ impl<const N: usize> Nest<N> {
         let size = (rows, len);
         // What takes a few microseconds is done before another thread has it in its cache.
         pool.run_ranges(blocks, (4 * GRAIN).div_ceil(block_rows * columns), |range| {
-            dispatch(isa, Blocks { range, axes: &axes[..count], whole, size, kernel });
+            K::Dispatch::dispatch(isa, Blocks { range, axes: &axes[..count], whole, size, kernel });
         });
     }
 }

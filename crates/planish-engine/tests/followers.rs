@@ -1,6 +1,7 @@
 //! That what follows a kernel is done by it: residual additions, PReLUs, activations, and factors and offsets for each
 //! channel, and that nothing is which must not be.
 
+use planish_cpu::element::ElementType;
 use planish_engine::run::session::random_input;
 use planish_engine::{CancelToken, Profile, Session, SessionOptions};
 use planish_graph::ops::math::activation::{Activation, ActivationFunction};
@@ -52,8 +53,8 @@ fn unary(graph: &mut Graph, function: UnaryFunction, x: ValueId) -> ValueId {
 const ADD: Binary = Binary { function: BinaryFunction::Add };
 const MUL: Binary = Binary { function: BinaryFunction::Mul };
 
-/// Runs the graph by a session and by its reference, which must agree, and gives the operators of the steps, layout
-/// changes and copies left out.
+/// Runs the graph by sessions of either precision and by its reference, which must agree, and gives the operators of the
+/// steps, which are the same in all of them, changes of layout and element and copies left out.
 fn operators(mut graph: Graph, output: ValueId) -> Vec<String> {
     graph.outputs.push(output);
     let extent = |d: &Dim| if let Dim::Fixed(n) = d { *n } else { 1 };
@@ -61,19 +62,23 @@ fn operators(mut graph: Graph, output: ValueId) -> Vec<String> {
     let given = [random_input(DType::F32, &shape, 3).unwrap()];
     let want = reference::run(&graph, &given).unwrap().remove(0).to_f64s();
     let norm = want.iter().map(|x| x * x).sum::<f64>().sqrt();
-    let mut operators = Vec::new();
-    for threads in [1, 2] {
-        let options = SessionOptions { threads, ..SessionOptions::default() };
+    let mut operators: Option<Vec<String>> = None;
+    // Some roundings to 8 bits, where the machine has `bf16`.
+    let (f32, bf16) = ((ElementType::F32, 1e-5), (ElementType::Bf16, 2e-2));
+    for (threads, (precision, tolerance)) in [(1, f32), (2, f32), (1, bf16), (2, bf16)] {
+        let options = SessionOptions { threads, precision, ..SessionOptions::default() };
         let session = Session::new(graph.clone(), &options).unwrap();
         let mut profile = Profile::default();
         let got =
             session.run_with(&given, &CancelToken::new(), Some(&mut profile)).unwrap().remove(0).to_f64s();
         let error = want.iter().zip(&got).map(|(w, g)| (w - g) * (w - g)).sum::<f64>().sqrt();
-        assert!(error <= 1e-5 * norm, "off by {error:e} of {norm:e}\n{graph}");
+        assert!(error <= tolerance * norm, "{precision}: off by {error:e} of {norm:e}\n{graph}");
+        let moved = ["layout change", "conversion", "output"];
         let steps = profile.steps.into_iter().map(|s| s.operator);
-        operators = steps.filter(|name| name != "layout change" && name != "output").collect();
+        let steps: Vec<String> = steps.filter(|name| !moved.contains(&name.as_str())).collect();
+        assert_eq!(operators.get_or_insert_with(|| steps.clone()), &steps, "{precision}");
     }
-    operators
+    operators.unwrap_or_default()
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::compare::{difference, wanted};
 use crate::source::{Source, noise};
+use planish_cpu::element::ElementType;
 use planish_cpu::isa::Isa;
 use planish_engine::plan::choose::ChooserOptions;
 use planish_engine::{Session, SessionOptions};
@@ -44,6 +45,7 @@ fn options(source: &mut Source<'_>) -> SessionOptions {
             only: source.once_in(2).then(|| algorithms[source.below(algorithms.len())].name().to_string()),
             ..ChooserOptions::default()
         },
+        precision: source.pick(&[ElementType::F32, ElementType::F32, ElementType::F32, ElementType::Bf16]),
     }
 }
 
@@ -106,7 +108,9 @@ pub fn check(graph: &Graph, shapes: &[Vec<usize>], source: &mut Source<'_>) {
         Err(error) => panic!("the engine fails where the reference does not: {error}\n{options:?}\n{graph}"),
         Ok(found) => {
             COMPARED.fetch_add(1, Ordering::Relaxed);
-            let differs = difference(graph, &inputs, (&wanted, tame && !random), &found);
+            // How much rounding to 8 bits may grow is not known; what fails or has another shape shows all the same.
+            let exact = tame && !random && options.precision == ElementType::F32;
+            let differs = difference(graph, &inputs, (&wanted, exact), &found);
             if let Some(differs) = differs {
                 panic!("{differs}\n{options:?}\n{shapes:?}\n{graph}");
             }

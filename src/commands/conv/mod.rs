@@ -15,6 +15,8 @@ use clap::Args;
 use laboratory::{Effort, Laboratory, Trial};
 use planish::report::machine;
 use planish::report::table::{Align, Table, bytes, milliseconds};
+use planish_cpu::conv::ConvProblem;
+use planish_cpu::element::ElementType;
 use planish_cpu::isa::Isa;
 use planish_engine::SessionOptions;
 use planish_graph::{Error, Result};
@@ -30,9 +32,9 @@ use sweep::{Axes, Sweep};
 pub struct Arguments {
     #[command(flatten)]
     shape: Shape,
-    /// The numbers that are computed with
-    #[arg(long, default_value = "f32", value_parser = ["f32"], value_name = "TYPE")]
-    precision: String,
+    /// What tensors are kept as: f32 or bf16
+    #[arg(long, default_value_t = ElementType::F32, value_parser = model::precision, value_name = "TYPE")]
+    precision: ElementType,
     /// Threads; 0 for every core this process may use (affinity, cgroup quota, PLANISH_THREADS, OMP_NUM_THREADS)
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
@@ -79,8 +81,8 @@ fn one(arguments: &Arguments, isa: Isa, threads: usize) -> Result<ExitCode> {
     if !(arguments.duration > 0.0 && arguments.duration <= 3600.0) {
         return Err(Error::invalid("--duration takes seconds above 0, up to 3600"));
     }
-    let problem = arguments.shape.problem()?;
-    let laboratory = Laboratory::new(isa, threads, arguments.max_memory);
+    let problem = ConvProblem { element: arguments.precision, ..arguments.shape.problem()? };
+    let laboratory = Laboratory::new(isa, arguments.precision, threads, arguments.max_memory);
     let effort = Effort {
         seconds: arguments.duration,
         rounds: 3,
@@ -90,7 +92,7 @@ fn one(arguments: &Arguments, isa: Isa, threads: usize) -> Result<ExitCode> {
     };
     let trial = laboratory.measure(&problem, effort)?;
     if arguments.json {
-        let mut report = configuration(&laboratory, &arguments.precision);
+        let mut report = configuration(&laboratory);
         merge(&mut report, laboratory.to_json(&trial));
         super::print_json(&report)?;
     } else {
@@ -109,12 +111,12 @@ fn many(arguments: &Arguments, path: &Path, isa: Isa, threads: usize) -> Result<
     if !folder.is_dir() || path.is_dir() {
         return Err(Error::invalid(format!("{}: no file can be written there", path.display())));
     }
-    let laboratory = Laboratory::new(isa, threads, arguments.max_memory);
+    let laboratory = Laboratory::new(isa, arguments.precision, threads, arguments.max_memory);
     let sweep = Sweep::run(&laboratory, Axes::new(arguments.quick), budget)?;
     let page = page::render(&laboratory, &sweep);
     planish_files::replace(path, |w| w.write_all(page.as_bytes())).map_err(|e| Error::io(path, &e))?;
     if arguments.json {
-        let mut report = configuration(&laboratory, &arguments.precision);
+        let mut report = configuration(&laboratory);
         merge(&mut report, sweep.to_json(&laboratory));
         report["output"] = json!(path.display().to_string());
         super::print_json(&report)?;
@@ -146,10 +148,11 @@ fn many(arguments: &Arguments, path: &Path, isa: Isa, threads: usize) -> Result<
 }
 
 /// What a measurement must be read with.
-fn configuration(laboratory: &Laboratory, precision: &str) -> Value {
+fn configuration(laboratory: &Laboratory) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"), "cpu": machine::processor(), "isa": laboratory.isa.name(),
-        "threads": laboratory.threads(), "precision": precision, "layout": "channels-last",
+        "threads": laboratory.threads(), "precision": laboratory.element.name(),
+        "layout": "channels-last",
         "peak_gflops": laboratory.peak_gflops,
     })
 }
@@ -212,11 +215,12 @@ fn print(laboratory: &Laboratory, trial: &Trial) {
     };
     println!("errors: of {compared}, against the reference in double precision");
     println!(
-        "planish {} on {}, {} threads, {}, f32, channels-last; peak {:.1} GFLOP/s, measured",
+        "planish {} on {}, {} threads, {}, {}, channels-last; peak {:.1} GFLOP/s, measured",
         env!("CARGO_PKG_VERSION"),
         machine::processor(),
         laboratory.threads(),
         laboratory.isa,
+        laboratory.element,
         laboratory.peak_gflops
     );
 }

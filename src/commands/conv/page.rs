@@ -21,7 +21,7 @@ type Entry = (usize, String, &'static str);
 /// The page.
 pub fn render(laboratory: &Laboratory, sweep: &Sweep) -> String {
     let lead = format!(
-        "{} of {} layers, measured by planish {} in {:.0} s on {}: {} threads, {}, f32, batch 1, channels-last. The \
+        "{} of {} layers, measured by planish {} in {:.0} s on {}: {} threads, {}, {}, batch 1, channels-last. The \
          measured peak of these threads is {:.1} GFLOP/s.",
         sweep.trials.len(),
         sweep.layers,
@@ -30,6 +30,7 @@ pub fn render(laboratory: &Laboratory, sweep: &Sweep) -> String {
         machine::processor(),
         laboratory.threads(),
         laboratory.isa,
+        laboratory.element,
         laboratory.peak_gflops
     );
     let names: Vec<&'static str> = algorithms().iter().map(|a| a.name()).collect();

@@ -3,8 +3,10 @@
 
 use super::laboratory::Effort;
 use planish_cpu::conv::reference::Reference;
-use planish_cpu::conv::{ConvCall, ConvProblem, PreparedConv};
+use planish_cpu::conv::{ConvCall, ConvElement, ConvProblem, PreparedConv};
+use planish_cpu::element::Element;
 use planish_cpu::epilogue::Epilogue;
+use planish_cpu::for_element;
 use planish_cpu::threads::ThreadPool;
 use planish_cpu::view::{Rows, RowsMut};
 use planish_graph::{DType, Error, Result, Tensor};
@@ -44,7 +46,7 @@ pub struct Runs {
 pub struct Rounds<'a> {
     problem: &'a ConvProblem,
     pool: &'a ThreadPool,
-    input: &'a [f32],
+    input: &'a Tensor,
     candidates: Vec<Candidate>,
     output: Tensor,
     workspace: Tensor,
@@ -55,11 +57,11 @@ impl<'a> Rounds<'a> {
     pub fn new(
         problem: &'a ConvProblem,
         pool: &'a ThreadPool,
-        input: &'a [f32],
+        input: &'a Tensor,
         candidates: Vec<Candidate>,
         workspace: usize,
     ) -> Result<Rounds<'a>> {
-        let output = Tensor::zeros(DType::F32, &[problem.out_rows(), problem.out_channels])?;
+        let output = Tensor::zeros(input.dtype(), &[problem.out_rows(), problem.out_channels])?;
         let workspace = Tensor::zeros(DType::F32, &[workspace])?;
         Ok(Rounds { problem, pool, input, candidates, output, workspace })
     }
@@ -77,9 +79,11 @@ impl<'a> Rounds<'a> {
         let mut all = Vec::new();
         for candidate in 0..self.candidates.len() {
             // An element that an algorithm forgets must not hold the result of the one before.
-            self.output.as_mut_slice::<f32>()?.fill(f32::NAN);
+            for_element!(self.problem.element, T => {
+                self.output.as_mut_slice::<T>()?.fill(T::from_f32(f32::NAN));
+            });
             first.push(self.run(candidate)?);
-            let (relative_l2, largest_error) = errors(self.output.as_slice()?, elements, &exact.sums);
+            let (relative_l2, largest_error) = errors(&self.output.to_f32s(), elements, &exact.sums);
             all.push(Runs { times: Vec::new(), relative_l2, largest_error });
         }
         let fastest = first.iter().copied().fold(f64::INFINITY, f64::min);
@@ -104,10 +108,15 @@ impl<'a> Rounds<'a> {
 
     /// One run of a candidate, in milliseconds.
     fn run(&mut self, candidate: usize) -> Result<f64> {
+        for_element!(self.problem.element, T => self.run_on::<T>(candidate))
+    }
+
+    fn run_on<T: ConvElement + planish_graph::Element>(&mut self, candidate: usize) -> Result<f64> {
         let problem = self.problem;
         let wrong = |e| Error::invalid(format!("{e}"));
-        let input = Rows::dense(self.input, problem.in_rows(), problem.in_channels).map_err(wrong)?;
-        let output = self.output.as_mut_slice()?;
+        let input = Rows::dense(self.input.as_slice::<T>()?, problem.in_rows(), problem.in_channels)
+            .map_err(wrong)?;
+        let output = self.output.as_mut_slice::<T>()?;
         let output = RowsMut::dense(output, problem.out_rows(), problem.out_channels).map_err(wrong)?;
         let workspace = self.workspace.as_mut_slice()?;
         let prepared = &self.candidates[candidate].prepared;

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use planish_cpu::conv::ConvProblem;
+use planish_cpu::element::ElementType;
 use planish_graph::{Error, Result};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -82,15 +83,18 @@ fn check(problem: &ConvProblem) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of input, weights as given, bias and output.
+/// Bytes of input, weights as given, bias and output; an input that is not kept as `f32` is there as `f32` as well, for
+/// the reference.
 pub fn tensor_bytes(problem: &ConvProblem) -> usize {
-    let numbers = [
-        problem.in_rows().saturating_mul(problem.in_channels),
-        problem.out_rows().saturating_mul(problem.out_channels),
-        problem.weights_len(),
-        problem.out_channels,
+    let (f32s, kept) = (size_of::<f32>(), problem.element.bytes());
+    let both = if problem.element == ElementType::F32 { f32s } else { f32s + kept };
+    let tensors = [
+        problem.in_rows().saturating_mul(problem.in_channels).saturating_mul(both),
+        problem.out_rows().saturating_mul(problem.out_channels).saturating_mul(kept),
+        problem.weights_len().saturating_mul(f32s),
+        problem.out_channels.saturating_mul(f32s),
     ];
-    numbers.into_iter().fold(0usize, usize::saturating_add).saturating_mul(size_of::<f32>())
+    tensors.into_iter().fold(0usize, usize::saturating_add)
 }
 
 /// The convolution in one line: `1×64×56×56 → 64, kernel 3×3, pad 1×1`.

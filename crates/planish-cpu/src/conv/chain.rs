@@ -74,6 +74,7 @@ impl Chain {
         }
         for (index, stage) in stages.iter().enumerate() {
             let ChainStage { problem, prepared, .. } = stage;
+            problem.check_f32("a chain")?;
             prepared.algorithm().accepts(problem, prepared.key().isa)?;
             if prepared.algorithm().error(problem) != plain_error(problem) {
                 let name = prepared.algorithm().name();

@@ -3,9 +3,14 @@
 //! The rows of the packed matrix are taps in row order times input channels, `[kd][kh][kw][C]`, because a row
 //! of a channels-last image is contiguous in just that order. Pointwise, direct, indirect and im2col differ
 //! only in how they find the rows of the left operand.
+//!
+//! Products of `bf16` take two numbers at a time. Pieces of an odd length are filled up with a zero, in the weights and in
+//! the copy that the lowering makes of such pieces.
 
-use super::{ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey};
+use super::{AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, WeightsKey};
+use crate::element::{ElementType, Factor};
 use crate::epilogue::Epilogue;
+use crate::for_element;
 use crate::isa::Isa;
 use crate::matmul::{BLOCK_ROWS, PackedMatrix, Product, RowSource, panel_width, product_vectors, tile_rows};
 use crate::rates::{LAST_LEVEL, Rate, SECOND_LEVEL, Work, weights_read};
@@ -14,31 +19,34 @@ use crate::view::{Rows, RowsMut};
 
 /// How an algorithm feeds a convolution to the matrix product.
 pub(super) trait Lowering: ConvAlgorithm + Copy + Send + 'static {
-    /// The workspace it needs.
-    fn workspace_len(self, problem: &ConvProblem, threads: usize, weights: &DenseWeights) -> usize;
+    /// The rows of the matrix that lie side by side in a piece of the left operand.
+    fn piece_len(self, problem: &ConvProblem) -> usize;
+
+    /// The workspace it needs for a problem on `T`.
+    fn workspace_len<T: Factor>(self, problem: &ConvProblem, threads: usize) -> usize;
 
     /// Runs a problem that it accepts, with views of the right shapes and enough workspace.
-    fn lower(self, call: DenseCall<'_>);
+    fn lower<T: Factor>(self, call: DenseCall<'_, T>);
 }
 
 /// A run of a dense convolution.
-pub(super) struct DenseCall<'a> {
+pub(super) struct DenseCall<'a, T> {
     pub problem: &'a ConvProblem,
-    pub weights: &'a DenseWeights,
+    pub weights: &'a DenseWeights<T>,
     pub pool: &'a ThreadPool,
-    pub input: Rows<'a>,
-    pub epilogue: Epilogue<'a>,
-    pub output: RowsMut<'a>,
+    pub input: Rows<'a, T>,
+    pub epilogue: Epilogue<'a, T>,
+    pub output: RowsMut<'a, T>,
     pub workspace: &'a mut [f32],
 }
 
-impl DenseCall<'_> {
+impl<T: Factor> DenseCall<'_, T> {
     /// Multiplies the rows of a group with its weights.
     ///
     /// # Safety
     /// The source has a row for each output pixel and names it as its output row; `scratch` has the length that
     /// `scratch_len` asks for.
-    pub(super) unsafe fn multiply(&self, group: usize, source: &impl RowSource, scratch: &mut [f32]) {
+    pub(super) unsafe fn multiply(&self, group: usize, source: &impl RowSource<T>, scratch: &mut [f32]) {
         let product = Product {
             matrix: &self.weights.groups[group],
             first_column: group * self.problem.group_out(),
@@ -52,18 +60,18 @@ impl DenseCall<'_> {
 }
 
 /// The weights of each group, packed, and the bias of all.
-pub(super) struct DenseWeights {
-    pub groups: Vec<PackedMatrix>,
+pub(super) struct DenseWeights<T> {
+    pub groups: Vec<PackedMatrix<T>>,
     pub bias: Option<Vec<f32>>,
     /// Zeros to read in place of padding: as many as a group has input channels.
-    pub zeros: Vec<f32>,
+    pub zeros: Vec<T>,
 }
 
 /// A prepared convolution that is lowered to matrix products.
-pub(super) struct Dense<L> {
+struct Dense<L, T> {
     lowering: L,
     key: WeightsKey,
-    weights: DenseWeights,
+    weights: DenseWeights<T>,
 }
 
 /// The prepared convolution of a lowering.
@@ -76,22 +84,37 @@ pub(super) fn prepare<L: Lowering>(
 ) -> Result<Box<dyn PreparedConv>, String> {
     lowering.accepts(problem, isa)?;
     problem.check_weights(weights, bias)?;
+    Ok(for_element!(problem.element, T => Box::new(Dense {
+        lowering,
+        key: lowering.weights_key(problem, isa),
+        weights: pack::<T>(problem, isa, lowering.piece_len(problem), weights, bias),
+    })))
+}
+
+fn pack<T: Factor>(
+    problem: &ConvProblem,
+    isa: Isa,
+    piece: usize,
+    weights: &[f32],
+    bias: Option<&[f32]>,
+) -> DenseWeights<T> {
     let (channels, columns, taps) = (problem.group_in(), problem.group_out(), problem.taps());
+    let padded = piece.next_multiple_of(T::PER_WORD);
     let groups = (0..problem.groups)
         .map(|group| {
             let weights = &weights[group * columns * channels * taps..];
             // Weights are [out][in][tap]; a row of the matrix is one input channel under one tap.
-            PackedMatrix::from_rows(isa, taps * channels, columns, weights, |k| {
-                let (tap, channel) = (k / channels, k % channels);
-                (channel * taps + tap, channels * taps)
+            PackedMatrix::from_rows(isa, taps * channels / piece * padded, columns, weights, |k| {
+                let row = k / padded * piece + k % padded;
+                let (tap, channel) = (row / channels, row % channels);
+                (k % padded < piece).then_some((channel * taps + tap, channels * taps))
             })
         })
         .collect();
-    let weights = DenseWeights { groups, bias: bias.map(<[f32]>::to_vec), zeros: vec![0.0; channels] };
-    Ok(Box::new(Dense { lowering, key: lowering.weights_key(problem, isa), weights }))
+    DenseWeights { groups, bias: bias.map(<[f32]>::to_vec), zeros: vec![T::default(); channels] }
 }
 
-impl<L: Lowering> PreparedConv for Dense<L> {
+impl<L: Lowering, T: ConvElement> PreparedConv for Dense<L, T> {
     fn algorithm(&self) -> &dyn ConvAlgorithm {
         &self.lowering
     }
@@ -104,11 +127,11 @@ impl<L: Lowering> PreparedConv for Dense<L> {
         if self.lowering.accepts(problem, self.key.isa).is_err() {
             return 0;
         }
-        self.lowering.workspace_len(problem, threads, &self.weights)
+        self.lowering.workspace_len::<T>(problem, threads)
     }
 
-    unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: ConvCall<'_>) {
-        let ConvCall { input, epilogue, output, workspace } = call;
+    unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: AnyCall<'_>) {
+        let Some(ConvCall { input, epilogue, output, workspace }) = T::restore(call) else { return };
         let weights = &self.weights;
         self.lowering.lower(DenseCall { problem, weights, pool, input, epilogue, output, workspace });
     }
@@ -123,8 +146,11 @@ impl<L: Lowering> PreparedConv for Dense<L> {
 pub(super) fn product_work(problem: &ConvProblem, isa: Isa, threads: usize) -> Work {
     let count = |n: usize| n as f64;
     let (rows, groups) = (problem.out_rows(), count(problem.groups));
-    let depth = count(problem.taps() * problem.group_in());
-    let vectors = product_vectors(isa, problem.group_out());
+    let depth = count(problem.taps() * steps_of_depth(problem.group_in(), problem.element, isa));
+    let vectors = match problem.element {
+        ElementType::F32 => product_vectors(isa, problem.group_out()),
+        ElementType::Bf16 => count(problem.group_out().div_ceil(isa.lanes())),
+    };
     let panels = count(problem.group_out().div_ceil(panel_width(isa)));
     let tiles = count(rows.div_ceil(tile_rows(isa)));
     let multiply_adds = count(rows) * vectors * depth;
@@ -140,6 +166,13 @@ pub(super) fn product_work(problem: &ConvProblem, isa: Isa, threads: usize) -> W
     work.shared(busy(tiles * panels, threads))
 }
 
+/// The multiply-adds of a sum of products over so many channels.
+pub(super) fn steps_of_depth(channels: usize, factor: ElementType, isa: Isa) -> usize {
+    // Without the instruction for it, a word of `bf16` is two multiply-adds and what takes it apart.
+    let steps = if factor == ElementType::Bf16 && !isa.has_bf16() { 5 } else { 1 };
+    channels.div_ceil(factor.per_word()) * steps
+}
+
 /// How many threads have something to do where so many tasks are dealt out.
 pub(super) fn busy(tasks: f64, threads: usize) -> f64 {
     tasks.min(threads as f64).max(1.0)
@@ -148,7 +181,7 @@ pub(super) fn busy(tasks: f64, threads: usize) -> f64 {
 /// The bytes of input and output.
 fn activations(problem: &ConvProblem) -> f64 {
     let numbers = problem.in_rows() * problem.in_channels + problem.out_rows() * problem.out_channels;
-    (numbers * size_of::<f32>()) as f64
+    (numbers * problem.element.bytes()) as f64
 }
 
 /// The work of input and output, as far as they come from beyond the second-level cache, beside much arithmetic.
@@ -171,13 +204,13 @@ pub(super) fn activations_streamed(problem: &ConvProblem) -> Work {
 /// The additional work of products where the pixels of a tile are a multiple of 4 KiB apart and so meet in one set of
 /// the first-level cache.
 pub(super) fn collisions(problem: &ConvProblem, products: &Work, isa: Isa) -> Work {
-    let collide = collide(problem.stride[2] * problem.in_channels, isa);
+    let collide = collide(problem.stride[2] * problem.in_channels * problem.element.bytes(), isa);
     let count = if collide && problem.out_rows() > 4 { products.count(Rate::MultiplyAdd) } else { 0.0 };
     Work::of(&[(Rate::CollidingMultiplyAdd, count)])
 }
 
-/// Whether the rows of a tile, this many numbers apart, meet in one set of the first-level cache.
+/// Whether the rows of a tile, this many bytes apart, meet in one set of the first-level cache.
 pub(super) fn collide(step: usize, isa: Isa) -> bool {
     // The six rows of the narrower tiles fit a set of eight.
-    isa == Isa::Avx512 && (step * size_of::<f32>()).is_multiple_of(4096)
+    isa == Isa::Avx512 && step.is_multiple_of(4096)
 }

@@ -8,12 +8,14 @@
 use super::dense::activations_streamed;
 use super::geometry::{Axis, valid_taps};
 use super::window::{Walk, Window};
-use super::{ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey};
+use super::{AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, WeightsKey};
+use crate::element::Element;
 use crate::epilogue::{Destination, Epilogue};
+use crate::for_element;
 use crate::isa::Isa;
 use crate::matmul::AlignedNumbers;
 use crate::rates::{Rate, Work};
-use crate::simd::{Simd, SimdOp, dispatch};
+use crate::simd::{Simd, SimdOp};
 use crate::threads::ThreadPool;
 use crate::view::RowsMut;
 
@@ -109,17 +111,27 @@ impl PreparedConv for PreparedDepthwise {
         0
     }
 
-    unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: ConvCall<'_>) {
-        let isa = self.key.isa;
-        let ConvCall { input, epilogue, output, .. } = call;
-        let Some(walk) = Walk::new(problem, &input, max_pixels(isa)) else { return };
-        walk.for_each_line(pool, &|lines| {
-            dispatch(isa, Lines { walk: &walk, prepared: self, epilogue, output: &output, lines });
+    unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: AnyCall<'_>) {
+        for_element!(problem.element, T => {
+            if let Some(call) = T::restore(call) {
+                self.compute_on(problem, pool, call);
+            }
         });
     }
 
     fn bytes(&self) -> usize {
         self.weights.bytes() + self.bias.bytes()
+    }
+}
+
+impl PreparedDepthwise {
+    fn compute_on<T: Element>(&self, problem: &ConvProblem, pool: &ThreadPool, call: ConvCall<'_, T>) {
+        let isa = self.key.isa;
+        let ConvCall { input, epilogue, output, .. } = call;
+        let Some(walk) = Walk::new(problem, &input, max_pixels(isa)) else { return };
+        walk.for_each_line(pool, &|lines| {
+            T::dispatch(isa, Lines { walk: &walk, prepared: self, epilogue, output: &output, lines });
+        });
     }
 }
 
@@ -132,15 +144,15 @@ fn max_pixels(isa: Isa) -> usize {
 }
 
 /// Some output lines.
-struct Lines<'a> {
-    walk: &'a Walk<'a>,
+struct Lines<'a, T> {
+    walk: &'a Walk<'a, T>,
     prepared: &'a PreparedDepthwise,
-    epilogue: Epilogue<'a>,
-    output: &'a RowsMut<'a>,
+    epilogue: Epilogue<'a, T>,
+    output: &'a RowsMut<'a, T>,
     lines: std::ops::Range<usize>,
 }
 
-impl SimdOp for Lines<'_> {
+impl<T: Element> SimdOp for Lines<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -155,22 +167,22 @@ impl SimdOp for Lines<'_> {
 }
 
 /// A tile of pixels, all channels.
-struct Tile<'a> {
-    window: &'a Window,
+struct Tile<'a, T> {
+    window: &'a Window<T>,
     prepared: &'a PreparedDepthwise,
-    epilogue: &'a Epilogue<'a>,
-    output: &'a RowsMut<'a>,
+    epilogue: &'a Epilogue<'a, T>,
+    output: &'a RowsMut<'a, T>,
 }
 
-impl Tile<'_> {
+impl<T: Element> Tile<'_, T> {
     /// Picks the loop for the size of the tile and the kernel.
     #[inline(always)]
     fn compute<S: Simd>(self, s: S) {
         macro_rules! pick {
             ($width:literal, $stride:literal: $($pixels:literal)*) => {
                 match self.window.pixels {
-                    $($pixels => s.call(TileOp::<$pixels, $width, $stride>(self)),)*
-                    _ => s.call(TileOp::<1, 0, 0>(self)),
+                    $($pixels => s.call(TileOp::<T, $pixels, $width, $stride>(self)),)*
+                    _ => s.call(TileOp::<T, 1, 0, 0>(self)),
                 }
             };
         }
@@ -189,10 +201,10 @@ impl Tile<'_> {
 }
 
 /// `WIDTH` taps along the width, all inside, `STRIDE` of them from pixel to pixel; any number where it is zero.
-struct TileOp<'a, const PIXELS: usize, const WIDTH: usize, const STRIDE: usize>(Tile<'a>);
+struct TileOp<'a, T, const PIXELS: usize, const WIDTH: usize, const STRIDE: usize>(Tile<'a, T>);
 
-impl<const PIXELS: usize, const WIDTH: usize, const STRIDE: usize> SimdOp
-    for TileOp<'_, PIXELS, WIDTH, STRIDE>
+impl<T: Element, const PIXELS: usize, const WIDTH: usize, const STRIDE: usize> SimdOp
+    for TileOp<'_, T, PIXELS, WIDTH, STRIDE>
 {
     type Output = ();
 
@@ -219,7 +231,9 @@ impl<const PIXELS: usize, const WIDTH: usize, const STRIDE: usize> SimdOp
     }
 }
 
-impl<const PIXELS: usize, const WIDTH: usize, const STRIDE: usize> TileOp<'_, PIXELS, WIDTH, STRIDE> {
+impl<T: Element, const PIXELS: usize, const WIDTH: usize, const STRIDE: usize>
+    TileOp<'_, T, PIXELS, WIDTH, STRIDE>
+{
     /// `VECTORS` vectors of channels from `channel`; all of their lanes exist where `FULL`.
     #[inline(always)]
     fn block<S: Simd, const VECTORS: usize, const FULL: bool>(&self, s: S, channel: usize) {
@@ -237,7 +251,7 @@ impl<const PIXELS: usize, const WIDTH: usize, const STRIDE: usize> TileOp<'_, PI
             }
         }
         // SAFETY: a window's taps are pixels inside the input, of which `left` channels from this one on exist.
-        let load = |p: *const f32| unsafe { if FULL { s.load(p) } else { s.load_partial(p, left) } };
+        let load = |p: *const T| unsafe { if FULL { T::load(s, p) } else { T::load_partial(s, p, left) } };
         if WIDTH == 0 {
             window.for_each_tap(prepared.key.kernel, |tap, input| {
                 let input = input.wrapping_add(channel);

@@ -3,13 +3,16 @@
 //! In a padded channels-last image a row of the kernel reads `kw · C` contiguous numbers, whatever the padding.
 //! So a patch is `kd · kh` pieces, and the matrix product walks them in place. The copy into a padded image
 //! costs one pass over the input, which is nothing for the three channels of a first layer, where other ways to
-//! find the patches cost as much as the arithmetic.
+//! find the patches cost as much as the arithmetic. Where a row of the kernel is no whole number of words (three `bf16`
+//! times an odd width), each is copied by itself once a line, and shared by the `kh` output lines that see it.
 
-use super::dense::{self, DenseCall, DenseWeights, Lowering};
+use super::dense::{self, DenseCall, Lowering};
 use super::geometry::Pixel;
 use super::{ConvAlgorithm, ConvProblem, PreparedConv};
+use crate::element::Factor;
+use crate::for_element;
 use crate::isa::Isa;
-use crate::matmul::{MAX_TAPS, RowSource, RowTable, panel_width};
+use crate::matmul::{MAX_TAPS, RowSource, RowTable, as_elements, panel_width};
 use crate::rates::{Rate, Work};
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
@@ -40,14 +43,16 @@ impl ConvAlgorithm for Direct {
         work += dense::collisions(problem, &work, isa);
         let addresses = (problem.out_rows() * problem.kernel[0] * problem.kernel[1]) as f64;
         let panels = problem.out_channels.div_ceil(panel_width(isa)) as f64;
-        let copied = if problem.is_padded() { padded_len(problem) * size_of::<f32>() } else { 0 };
+        let line = for_element!(problem.element, T => Line::of::<T>(problem));
+        let copies = problem.is_padded() || line.apart;
+        let copied = if copies { padded_lines(problem) * line.len * problem.element.bytes() } else { 0 };
         work += Work::of(&[
             (Rate::Address, addresses),
             (Rate::AddressLoad, addresses * panels),
             (Rate::PaddedByte, copied as f64),
         ])
         .shared(threads as f64);
-        work.called(if copied > 0 { 2 } else { 1 }, threads)
+        work.called(if copies { 2 } else { 1 }, threads)
     }
 
     fn prepare(
@@ -66,87 +71,133 @@ fn padded_size(problem: &ConvProblem) -> [usize; 3] {
     [0, 1, 2].map(|axis| problem.in_size[axis] + problem.pads_begin[axis] + problem.pads_end[axis])
 }
 
-/// The numbers of the padded images.
-fn padded_len(problem: &ConvProblem) -> usize {
-    problem.batch * padded_size(problem).iter().product::<usize>() * problem.in_channels
+/// The lines of the padded images.
+fn padded_lines(problem: &ConvProblem) -> usize {
+    let [depth, height, _] = padded_size(problem);
+    problem.batch * depth * height
+}
+
+/// How the pieces of a line of the padded image lie.
+#[derive(Clone, Copy)]
+struct Line {
+    /// Elements of a line.
+    len: usize,
+    /// Elements from the piece of an output pixel to that of the next.
+    step: usize,
+    /// Elements of a piece.
+    piece: usize,
+    /// Pieces overlap in the image itself where they are whole words. Otherwise each is copied by itself and filled up.
+    apart: bool,
+}
+
+impl Line {
+    fn of<T: Factor>(problem: &ConvProblem) -> Line {
+        let (numbers, width) = (Direct.piece_len(problem), padded_size(problem)[2]);
+        let piece = numbers.next_multiple_of(T::PER_WORD);
+        if piece == numbers {
+            let channels = problem.in_channels;
+            return Line { len: width * channels, step: problem.stride[2] * channels, piece, apart: false };
+        }
+        let outputs = problem.out_size().map_or(0, |size| size[2]);
+        Line { len: outputs * piece, step: piece, piece, apart: true }
+    }
 }
 
 impl Lowering for Direct {
-    fn workspace_len(self, problem: &ConvProblem, _threads: usize, _weights: &DenseWeights) -> usize {
-        padded_len(problem)
+    fn piece_len(self, problem: &ConvProblem) -> usize {
+        problem.kernel[2] * problem.in_channels
     }
 
-    fn lower(self, mut call: DenseCall<'_>) {
+    fn workspace_len<T: Factor>(self, problem: &ConvProblem, _threads: usize) -> usize {
+        (padded_lines(problem) * Line::of::<T>(problem).len).div_ceil(T::PER_WORD)
+    }
+
+    fn lower<T: Factor>(self, mut call: DenseCall<'_, T>) {
         let Ok(out_size) = call.problem.out_size() else { return };
-        let workspace = std::mem::take(&mut call.workspace);
-        let image = if call.problem.is_padded() || !call.input.is_dense() {
-            pad(call.problem, call.pool, call.input, workspace);
+        let workspace = as_elements(std::mem::take(&mut call.workspace));
+        let line = Line::of::<T>(call.problem);
+        let image = if call.problem.is_padded() || !call.input.is_dense() || line.apart {
+            pad(call.problem, call.pool, call.input, line, workspace);
             workspace.as_ptr()
         } else {
             call.input.ptr()
         };
-        let source = LineRows { problem: call.problem, out_size, padded: padded_size(call.problem), image };
+        let padded = padded_size(call.problem);
+        let source = LineRows { problem: call.problem, out_size, padded, line, image };
         // SAFETY: the source names output row `r` for row `r`, and needs no scratch.
         unsafe { call.multiply(0, &source, &mut []) };
     }
 }
 
 /// Copies the input into the middle of zeros.
-fn pad(problem: &ConvProblem, pool: &ThreadPool, input: Rows<'_>, image: &mut [f32]) {
+fn pad<T: Factor>(problem: &ConvProblem, pool: &ThreadPool, input: Rows<'_, T>, line: Line, image: &mut [T]) {
     let size = padded_size(problem);
-    let channels = problem.in_channels;
-    let lines = problem.batch * size[0] * size[1];
-    let width = size[2] * channels;
-    let Ok(image) = RowsMut::dense(image, lines, width) else { return };
-    let first = problem.pads_begin;
+    let (lines, width) = (padded_lines(problem), size[2] * problem.in_channels);
+    let Ok(image) = RowsMut::dense(&mut image[..lines * line.len], lines, line.len) else { return };
     // Enough lines a task that starting it costs nothing beside.
-    let step = (16 * 1024 / width.max(1)).max(1);
+    let step = (16 * 1024 / line.len.max(1)).max(1);
     pool.run(lines.div_ceil(step), &|task| {
-        for line in task * step..((task + 1) * step).min(lines) {
-            let (z, y) = (line / size[1] % size[0], line % size[1]);
+        let mut whole = vec![T::default(); if line.apart { width } else { 0 }];
+        for at in task * step..((task + 1) * step).min(lines) {
             // SAFETY: each line of the image is written by one task.
-            let out = unsafe { std::slice::from_raw_parts_mut(image.ptr().add(line * width), width) };
-            let inside =
-                |at: usize, axis: usize| (first[axis]..first[axis] + problem.in_size[axis]).contains(&at);
-            if !inside(z, 0) || !inside(y, 1) {
-                out.fill(0.0);
+            let out = unsafe { std::slice::from_raw_parts_mut(image.ptr().add(at * line.len), line.len) };
+            if !line.apart {
+                pad_line(problem, input, at, out);
                 continue;
             }
-            let image = line / (size[0] * size[1]);
-            let row = ((image * problem.in_size[0] + z - first[0]) * problem.in_size[1] + y - first[1])
-                * problem.in_size[2];
-            let (before, rest) = out.split_at_mut(first[2] * channels);
-            let (middle, after) = rest.split_at_mut(problem.in_size[2] * channels);
-            before.fill(0.0);
-            after.fill(0.0);
-            if input.is_dense() {
-                // SAFETY: the pixels of a line follow each other without a gap, and all are inside the view.
-                let line =
-                    unsafe { std::slice::from_raw_parts(input.ptr().add(row * channels), middle.len()) };
-                middle.copy_from_slice(line);
-            } else {
-                for (x, pixel) in middle.chunks_exact_mut(channels).enumerate() {
-                    pixel.copy_from_slice(input.row(row + x));
-                }
+            pad_line(problem, input, at, &mut whole);
+            let numbers = Direct.piece_len(problem);
+            for (x, piece) in out.chunks_exact_mut(line.piece).enumerate() {
+                let (piece, rest) = piece.split_at_mut(numbers);
+                piece.copy_from_slice(&whole[x * problem.stride[2] * problem.in_channels..][..numbers]);
+                rest.fill(T::default());
             }
         }
     });
 }
 
+/// Copies the pixels of line `line` of the padded images, or zeros.
+fn pad_line<T: Factor>(problem: &ConvProblem, input: Rows<'_, T>, line: usize, out: &mut [T]) {
+    let (size, first, channels) = (padded_size(problem), problem.pads_begin, problem.in_channels);
+    let (z, y) = (line / size[1] % size[0], line % size[1]);
+    let inside = |at: usize, axis: usize| (first[axis]..first[axis] + problem.in_size[axis]).contains(&at);
+    if !inside(z, 0) || !inside(y, 1) {
+        out.fill(T::default());
+        return;
+    }
+    let image = line / (size[0] * size[1]);
+    let row = ((image * problem.in_size[0] + z - first[0]) * problem.in_size[1] + y - first[1])
+        * problem.in_size[2];
+    let (before, rest) = out.split_at_mut(first[2] * channels);
+    let (middle, after) = rest.split_at_mut(problem.in_size[2] * channels);
+    before.fill(T::default());
+    after.fill(T::default());
+    if input.is_dense() {
+        // SAFETY: the pixels of a line follow each other without a gap, and all are inside the view.
+        let line = unsafe { std::slice::from_raw_parts(input.ptr().add(row * channels), middle.len()) };
+        middle.copy_from_slice(line);
+    } else {
+        for (x, pixel) in middle.chunks_exact_mut(channels).enumerate() {
+            pixel.copy_from_slice(input.row(row + x));
+        }
+    }
+}
+
 /// The patches as pieces of a dense padded image.
-struct LineRows<'a> {
+struct LineRows<'a, T> {
     problem: &'a ConvProblem,
     out_size: [usize; 3],
     padded: [usize; 3],
-    image: *const f32,
+    line: Line,
+    image: *const T,
 }
 
 // SAFETY: the image is only read, and outlives the source.
-unsafe impl Sync for LineRows<'_> {}
+unsafe impl<T: Sync> Sync for LineRows<'_, T> {}
 
 // SAFETY: in the padded image every piece of a patch of an output pixel is inside, by the definition of the
-// output size.
-unsafe impl RowSource for LineRows<'_> {
+// output size; or there is a copy of it for every output pixel of a line.
+unsafe impl<T: Factor> RowSource<T> for LineRows<'_, T> {
     fn rows(&self) -> usize {
         self.problem.out_rows()
     }
@@ -156,12 +207,12 @@ unsafe impl RowSource for LineRows<'_> {
     }
 
     fn tap_len(&self) -> usize {
-        self.problem.kernel[2] * self.problem.in_channels
+        self.line.piece
     }
 
-    fn fill(&self, start: usize, table: &mut RowTable<'_>) {
-        let ConvProblem { kernel, stride, dilation, in_channels, .. } = *self.problem;
-        let [depth, height, width] = self.padded;
+    fn fill(&self, start: usize, table: &mut RowTable<'_, T>) {
+        let ConvProblem { kernel, stride, dilation, .. } = *self.problem;
+        let [depth, height, _] = self.padded;
         let mut pixel = Pixel::of_row(start, self.out_size);
         for i in 0..table.count() {
             table.set_output(i, start + i);
@@ -169,8 +220,8 @@ unsafe impl RowSource for LineRows<'_> {
                 let z = pixel.image * depth + pixel.z * stride[0] + kz * dilation[0];
                 for ky in 0..kernel[1] {
                     let y = z * height + pixel.y * stride[1] + ky * dilation[1];
-                    let x = y * width + pixel.x * stride[2];
-                    table.set(kz * kernel[1] + ky, i, self.image.wrapping_add(x * in_channels));
+                    let start = y * self.line.len + pixel.x * self.line.step;
+                    table.set(kz * kernel[1] + ky, i, self.image.wrapping_add(start));
                 }
             }
             pixel.advance(self.out_size);

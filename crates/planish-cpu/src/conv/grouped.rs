@@ -9,12 +9,14 @@
 use super::dense::activations_streamed;
 use super::geometry::valid_taps;
 use super::window::{Walk, Window};
-use super::{ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey};
+use super::{AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, WeightsKey};
+use crate::element::Element;
 use crate::epilogue::{Destination, Epilogue};
+use crate::for_element;
 use crate::isa::Isa;
 use crate::matmul::AlignedNumbers;
 use crate::rates::{Rate, Work};
-use crate::simd::{Simd, SimdOp, dispatch};
+use crate::simd::{Simd, SimdOp};
 use crate::threads::ThreadPool;
 use crate::view::RowsMut;
 
@@ -128,17 +130,27 @@ impl PreparedConv for PreparedGrouped {
         0
     }
 
-    unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: ConvCall<'_>) {
-        let isa = self.key.isa;
-        let ConvCall { input, epilogue, output, .. } = call;
-        let Some(walk) = Walk::new(problem, &input, max_pixels(isa)) else { return };
-        walk.for_each_line(pool, &|lines| {
-            dispatch(isa, Lines { walk: &walk, prepared: self, epilogue, output: &output, lines });
+    unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: AnyCall<'_>) {
+        for_element!(problem.element, T => {
+            if let Some(call) = T::restore(call) {
+                self.compute_on(problem, pool, call);
+            }
         });
     }
 
     fn bytes(&self) -> usize {
         self.weights.bytes() + self.bias.bytes() + self.choices.len() * size_of::<u32>()
+    }
+}
+
+impl PreparedGrouped {
+    fn compute_on<T: Element>(&self, problem: &ConvProblem, pool: &ThreadPool, call: ConvCall<'_, T>) {
+        let isa = self.key.isa;
+        let ConvCall { input, epilogue, output, .. } = call;
+        let Some(walk) = Walk::new(problem, &input, max_pixels(isa)) else { return };
+        walk.for_each_line(pool, &|lines| {
+            T::dispatch(isa, Lines { walk: &walk, prepared: self, epilogue, output: &output, lines });
+        });
     }
 }
 
@@ -152,15 +164,15 @@ fn max_pixels(isa: Isa) -> usize {
 }
 
 /// Some output lines.
-struct Lines<'a> {
-    walk: &'a Walk<'a>,
+struct Lines<'a, T> {
+    walk: &'a Walk<'a, T>,
     prepared: &'a PreparedGrouped,
-    epilogue: Epilogue<'a>,
-    output: &'a RowsMut<'a>,
+    epilogue: Epilogue<'a, T>,
+    output: &'a RowsMut<'a, T>,
     lines: std::ops::Range<usize>,
 }
 
-impl SimdOp for Lines<'_> {
+impl<T: Element> SimdOp for Lines<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -170,14 +182,14 @@ impl SimdOp for Lines<'_> {
             walk.windows(line, |window| {
                 let tile = Tile { window, prepared, epilogue: &epilogue, output };
                 match window.pixels {
-                    1 => s.call(TileOp::<1>(tile)),
-                    2 => s.call(TileOp::<2>(tile)),
-                    3 => s.call(TileOp::<3>(tile)),
-                    4 => s.call(TileOp::<4>(tile)),
-                    5 => s.call(TileOp::<5>(tile)),
-                    6 => s.call(TileOp::<6>(tile)),
-                    7 => s.call(TileOp::<7>(tile)),
-                    _ => s.call(TileOp::<8>(tile)),
+                    1 => s.call(TileOp::<T, 1>(tile)),
+                    2 => s.call(TileOp::<T, 2>(tile)),
+                    3 => s.call(TileOp::<T, 3>(tile)),
+                    4 => s.call(TileOp::<T, 4>(tile)),
+                    5 => s.call(TileOp::<T, 5>(tile)),
+                    6 => s.call(TileOp::<T, 6>(tile)),
+                    7 => s.call(TileOp::<T, 7>(tile)),
+                    _ => s.call(TileOp::<T, 8>(tile)),
                 }
             });
         }
@@ -185,16 +197,16 @@ impl SimdOp for Lines<'_> {
 }
 
 /// A tile of pixels, all channels.
-struct Tile<'a> {
-    window: &'a Window,
+struct Tile<'a, T> {
+    window: &'a Window<T>,
     prepared: &'a PreparedGrouped,
-    epilogue: &'a Epilogue<'a>,
-    output: &'a RowsMut<'a>,
+    epilogue: &'a Epilogue<'a, T>,
+    output: &'a RowsMut<'a, T>,
 }
 
-struct TileOp<'a, const PIXELS: usize>(Tile<'a>);
+struct TileOp<'a, T, const PIXELS: usize>(Tile<'a, T>);
 
-impl<const PIXELS: usize> SimdOp for TileOp<'_, PIXELS> {
+impl<T: Element, const PIXELS: usize> SimdOp for TileOp<'_, T, PIXELS> {
     type Output = ();
 
     #[inline(always)]
@@ -211,7 +223,7 @@ impl<const PIXELS: usize> SimdOp for TileOp<'_, PIXELS> {
     }
 }
 
-impl<const PIXELS: usize> TileOp<'_, PIXELS> {
+impl<T: Element, const PIXELS: usize> TileOp<'_, T, PIXELS> {
     /// One vector of output channels; a whole vector of input channels exists where `FULL`.
     #[inline(always)]
     fn block<S: Simd, const FULL: bool>(&self, s: S, block: usize, first_input: usize) {
@@ -231,7 +243,7 @@ impl<const PIXELS: usize> TileOp<'_, PIXELS> {
                 // SAFETY: a window's taps are pixels inside the input, of which the channels from `first_input`
                 // on exist.
                 *pixel = unsafe {
-                    if FULL { s.load(p) } else { s.load_partial(p, key.in_channels - first_input) }
+                    if FULL { T::load(s, p) } else { T::load_partial(s, p, key.in_channels - first_input) }
                 };
             }
             for c in 0..group_in {

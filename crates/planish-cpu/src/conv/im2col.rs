@@ -5,9 +5,10 @@
 //! is copied to scratch memory of the second-level cache's size, multiplied with all panels, and overwritten by
 //! the next.
 
-use super::dense::{self, DenseCall, DenseWeights, Lowering};
+use super::dense::{self, DenseCall, Lowering};
 use super::geometry::{Axis, Pixel};
 use super::{ConvAlgorithm, ConvProblem, PreparedConv};
+use crate::element::Factor;
 use crate::isa::Isa;
 use crate::matmul::{RowSource, RowTable, scratch_len};
 use crate::rates::{Rate, Work};
@@ -30,7 +31,7 @@ impl ConvAlgorithm for Im2col {
         let mut work = dense::product_work(problem, isa, threads);
         let runs = (problem.out_rows() * problem.taps() * problem.groups) as f64;
         let runs = if joins_taps(problem) { runs / problem.kernel[2] as f64 } else { runs };
-        let bytes = problem.out_rows() * problem.taps() * problem.in_channels * size_of::<f32>();
+        let bytes = problem.out_rows() * problem.taps() * problem.in_channels * problem.element.bytes();
         work += Work::of(&[(Rate::CopiedRun, runs), (Rate::CopiedByte, bytes as f64)]).shared(threads as f64);
         work.called(problem.groups, threads)
     }
@@ -52,13 +53,17 @@ fn joins_taps(problem: &ConvProblem) -> bool {
 }
 
 impl Lowering for Im2col {
-    fn workspace_len(self, problem: &ConvProblem, threads: usize, _weights: &DenseWeights) -> usize {
+    fn piece_len(self, problem: &ConvProblem) -> usize {
+        problem.taps() * problem.group_in()
+    }
+
+    fn workspace_len<T: Factor>(self, problem: &ConvProblem, threads: usize) -> usize {
         // Only the shape of the input matters here, so a view of nothing stands for it.
-        let input = Rows::dense(&[], 0, problem.group_in());
+        let input = Rows::<T>::dense(&[], 0, problem.group_in());
         input.map_or(0, |input| scratch_len(&PatchRows::new(problem, input), threads))
     }
 
-    fn lower(self, mut call: DenseCall<'_>) {
+    fn lower<T: Factor>(self, mut call: DenseCall<'_, T>) {
         let scratch = std::mem::take(&mut call.workspace);
         let channels = call.problem.group_in();
         for group in 0..call.problem.groups {
@@ -70,18 +75,18 @@ impl Lowering for Im2col {
 }
 
 /// The patches of a group.
-struct PatchRows<'a> {
+struct PatchRows<'a, T> {
     problem: &'a ConvProblem,
     out_size: [usize; 3],
     axes: [Axis; 3],
-    input: Rows<'a>,
+    input: Rows<'a, T>,
     /// Numbers in a patch.
     depth: usize,
     joins: bool,
 }
 
-impl<'a> PatchRows<'a> {
-    fn new(problem: &'a ConvProblem, input: Rows<'a>) -> Self {
+impl<'a, T: Factor> PatchRows<'a, T> {
+    fn new(problem: &'a ConvProblem, input: Rows<'a, T>) -> Self {
         Self {
             problem,
             out_size: problem.out_size().unwrap_or([1; 3]),
@@ -93,7 +98,7 @@ impl<'a> PatchRows<'a> {
     }
 
     /// Copies the patch of a pixel.
-    fn gather(&self, pixel: Pixel, patch: &mut [f32]) {
+    fn gather(&self, pixel: Pixel, patch: &mut [T]) {
         let [depth, height, width] = self.axes;
         let channels = self.input.channels();
         let mut lines = patch.chunks_exact_mut(width.kernel * channels);
@@ -102,13 +107,13 @@ impl<'a> PatchRows<'a> {
             for ky in 0..height.kernel {
                 let Some(line) = lines.next() else { return };
                 let Some((z, y)) = z.zip(height.input(pixel.y, ky)) else {
-                    line.fill(0.0);
+                    line.fill(T::default());
                     continue;
                 };
                 let first = ((pixel.image * depth.size + z) * height.size + y) * width.size;
                 let taps = width.valid_taps(pixel.x);
-                line[..taps.start * channels].fill(0.0);
-                line[taps.end * channels..].fill(0.0);
+                line[..taps.start * channels].fill(T::default());
+                line[taps.end * channels..].fill(T::default());
                 if taps.is_empty() {
                     continue;
                 }
@@ -135,7 +140,7 @@ impl<'a> PatchRows<'a> {
 }
 
 // SAFETY: every address is that of a whole patch in the scratch memory.
-unsafe impl RowSource for PatchRows<'_> {
+unsafe impl<T: Factor> RowSource<T> for PatchRows<'_, T> {
     fn rows(&self) -> usize {
         self.problem.out_rows()
     }
@@ -145,21 +150,24 @@ unsafe impl RowSource for PatchRows<'_> {
     }
 
     fn tap_len(&self) -> usize {
-        self.depth
+        self.depth.next_multiple_of(T::PER_WORD)
     }
 
     fn scratch_per_row(&self) -> usize {
         // An odd number of cache lines, so that rows do not meet in the same set of the cache.
-        (self.depth.div_ceil(16) | 1) * 16
+        let line = 16 * T::PER_WORD;
+        (self.depth.div_ceil(line) | 1) * line
     }
 
-    fn fill(&self, start: usize, table: &mut RowTable<'_>) {
+    fn fill(&self, start: usize, table: &mut RowTable<'_, T>) {
         let step = self.scratch_per_row();
         let mut pixel = Pixel::of_row(start, self.out_size);
         for i in 0..table.count() {
             table.set_output(i, start + i);
-            let patch = &mut table.scratch()[i * step..][..self.depth];
-            self.gather(pixel, patch);
+            let patch = &mut table.scratch()[i * step..][..self.tap_len()];
+            let (numbers, rest) = patch.split_at_mut(self.depth);
+            self.gather(pixel, numbers);
+            rest.fill(T::default());
             let address = patch.as_ptr();
             table.set(0, i, address);
             pixel.advance(self.out_size);

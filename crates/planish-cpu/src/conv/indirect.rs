@@ -6,9 +6,10 @@
 //! for all panels of the weights. With few channels the inner loop is too short to pay for changing addresses;
 //! see `direct` and `im2col` for those.
 
-use super::dense::{self, DenseCall, DenseWeights, Lowering};
+use super::dense::{self, DenseCall, Lowering};
 use super::geometry::{Axis, Pixel};
 use super::{ConvAlgorithm, ConvProblem, PreparedConv};
+use crate::element::Factor;
 use crate::isa::Isa;
 use crate::matmul::{MAX_TAPS, RowSource, RowTable, panel_width};
 use crate::rates::{Rate, Work};
@@ -27,6 +28,9 @@ impl ConvAlgorithm for Indirect {
         problem.validate()?;
         if problem.taps() > MAX_TAPS {
             return Err(format!("{} taps are more than the table holds ({MAX_TAPS})", problem.taps()));
+        }
+        if !problem.group_in().is_multiple_of(problem.element.per_word()) {
+            return Err(format!("indirect needs an even number of channels of {}", problem.element));
         }
         Ok(())
     }
@@ -53,11 +57,15 @@ impl ConvAlgorithm for Indirect {
 }
 
 impl Lowering for Indirect {
-    fn workspace_len(self, _problem: &ConvProblem, _threads: usize, _weights: &DenseWeights) -> usize {
+    fn piece_len(self, problem: &ConvProblem) -> usize {
+        problem.group_in()
+    }
+
+    fn workspace_len<T: Factor>(self, _problem: &ConvProblem, _threads: usize) -> usize {
         0
     }
 
-    fn lower(self, call: DenseCall<'_>) {
+    fn lower<T: Factor>(self, call: DenseCall<'_, T>) {
         let channels = call.problem.group_in();
         for group in 0..call.problem.groups {
             let input = call.input.columns(group * channels, channels);
@@ -69,18 +77,18 @@ impl Lowering for Indirect {
 }
 
 /// The rows of a group: for each tap the address of a pixel's channels, or of zeros.
-pub(super) struct IndirectRows<'a> {
+pub(super) struct IndirectRows<'a, T> {
     problem: &'a ConvProblem,
     out_size: [usize; 3],
     axes: [Axis; 3],
-    input: *const f32,
+    input: *const T,
     row_stride: usize,
-    zeros: *const f32,
+    zeros: *const T,
 }
 
-impl<'a> IndirectRows<'a> {
+impl<'a, T> IndirectRows<'a, T> {
     /// The rows of a group of a valid problem, given its channels of the input and as many zeros.
-    pub(super) fn new(problem: &'a ConvProblem, input: Rows<'a>, zeros: &'a [f32]) -> Self {
+    pub(super) fn new(problem: &'a ConvProblem, input: Rows<'a, T>, zeros: &'a [T]) -> Self {
         debug_assert!(input.channels() == problem.group_in() && zeros.len() >= input.channels());
         Self {
             problem,
@@ -95,11 +103,11 @@ impl<'a> IndirectRows<'a> {
 }
 
 // SAFETY: the input is only read, and outlives the source.
-unsafe impl Sync for IndirectRows<'_> {}
+unsafe impl<T: Sync> Sync for IndirectRows<'_, T> {}
 
 // SAFETY: an address is that of a pixel inside the input view, whose channels of the group are readable, or of
 // as many zeros.
-unsafe impl RowSource for IndirectRows<'_> {
+unsafe impl<T: Factor> RowSource<T> for IndirectRows<'_, T> {
     fn rows(&self) -> usize {
         self.problem.out_rows()
     }
@@ -112,7 +120,7 @@ unsafe impl RowSource for IndirectRows<'_> {
         self.problem.group_in()
     }
 
-    fn fill(&self, start: usize, table: &mut RowTable<'_>) {
+    fn fill(&self, start: usize, table: &mut RowTable<'_, T>) {
         let [depth, height, width] = self.axes;
         let mut pixel = Pixel::of_row(start, self.out_size);
         for i in 0..table.count() {

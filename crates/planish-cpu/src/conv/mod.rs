@@ -9,6 +9,7 @@
 //! Activations are channels-last, N×D×H×W×C; two-dimensional problems have a depth of one. Weights come as in
 //! ONNX: O×(I/groups)×D×H×W.
 
+mod call;
 mod chain;
 mod dense;
 mod depthwise;
@@ -29,16 +30,16 @@ mod winograd;
 #[cfg(test)]
 mod tests;
 
+pub use call::{AnyCall, ConvCall, ConvElement};
 pub use chain::{Chain, ChainStage};
 pub use problem::ConvProblem;
 pub use transposed::{PreparedTransposed, TransposedProblem};
 
 use self::problem::check_workspace;
-use crate::epilogue::Epilogue;
+use crate::element::ElementType;
 use crate::isa::Isa;
 use crate::rates::Work;
 use crate::threads::ThreadPool;
-use crate::view::{Rows, RowsMut};
 
 /// What packed weights depend on: problems with equal keys can share one [`PreparedConv`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -55,12 +56,14 @@ pub struct WeightsKey {
     pub groups: usize,
     /// Kernel depth, height and width.
     pub kernel: [usize; 3],
+    /// What the activations are kept as.
+    pub element: ElementType,
 }
 
 impl WeightsKey {
     fn new(algorithm: &'static str, problem: &ConvProblem, isa: Isa) -> Self {
-        let ConvProblem { in_channels, out_channels, groups, kernel, .. } = *problem;
-        Self { algorithm, isa, in_channels, out_channels, groups, kernel }
+        let ConvProblem { in_channels, out_channels, groups, kernel, element, .. } = *problem;
+        Self { algorithm, isa, in_channels, out_channels, groups, kernel, element }
     }
 }
 
@@ -68,6 +71,11 @@ impl WeightsKey {
 pub trait ConvAlgorithm: Sync {
     /// The name in reports.
     fn name(&self) -> &'static str;
+
+    /// What tensors it can take and give: problems on others are refused.
+    fn elements(&self) -> &'static [ElementType] {
+        &[ElementType::F32, ElementType::Bf16]
+    }
 
     /// Whether it can compute this problem, or why not. Refuses problems that are not valid.
     fn accepts(&self, problem: &ConvProblem, isa: Isa) -> Result<(), String>;
@@ -77,7 +85,8 @@ pub trait ConvAlgorithm: Sync {
     fn work(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> Work;
 
     /// The relative error that is to be expected of the result: the L2 norm of the difference to exact
-    /// arithmetic over that of the result, for inputs and weights that look random.
+    /// arithmetic over that of the result, for inputs and weights that look random. Rounding the result, and the
+    /// weights, to the problem's element is not counted: it is the same whatever the algorithm.
     fn error(&self, problem: &ConvProblem) -> f32 {
         plain_error(problem)
     }
@@ -98,18 +107,6 @@ pub trait ConvAlgorithm: Sync {
     ) -> Result<Box<dyn PreparedConv>, String>;
 }
 
-/// What a run of a convolution reads and writes.
-pub struct ConvCall<'a> {
-    /// A row of `in_channels` for each of the N·D·H·W pixels.
-    pub input: Rows<'a>,
-    /// What follows the sum; a residual has a row of `out_channels` for each output pixel.
-    pub epilogue: Epilogue<'a>,
-    /// A row of `out_channels` for each output pixel.
-    pub output: RowsMut<'a>,
-    /// At least [`PreparedConv::workspace_len`] numbers of any value.
-    pub workspace: &'a mut [f32],
-}
-
 /// A convolution with its weights packed, ready to run any number of times from any number of threads.
 pub trait PreparedConv: Send + Sync {
     /// The algorithm that packed the weights.
@@ -121,21 +118,31 @@ pub trait PreparedConv: Send + Sync {
     /// The `f32` of workspace a run needs.
     fn workspace_len(&self, problem: &ConvProblem, threads: usize) -> usize;
 
-    /// [`PreparedConv::run`] behind its checks; the output has at least one row.
+    /// [`run`](#method.run) behind its checks; the output has at least one row.
     ///
     /// # Safety
-    /// The algorithm accepts the problem, the weights were packed for it, and the views and the workspace of the
-    /// call have the lengths it states.
-    unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: ConvCall<'_>);
+    /// The algorithm accepts the problem, the weights were packed for it, the call is on the problem's element, and
+    /// its views and workspace have the lengths it states.
+    unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: AnyCall<'_>);
 
     /// The memory of the packed weights.
     fn bytes(&self) -> usize;
+}
 
+impl dyn PreparedConv + '_ {
     /// Computes the convolution plus bias, with the epilogue behind it.
     ///
     /// An error, with nothing written, where the shapes do not match the problem or the problem is not one
     /// that was prepared for. The result does not depend on the number of threads, not even in its last bit.
-    fn run(&self, problem: &ConvProblem, pool: &ThreadPool, call: ConvCall<'_>) -> Result<(), String> {
+    pub fn run<T: ConvElement>(
+        &self,
+        problem: &ConvProblem,
+        pool: &ThreadPool,
+        call: ConvCall<'_, T>,
+    ) -> Result<(), String> {
+        if problem.element != T::TYPE {
+            return Err(format!("tensors of {} where the convolution has {}", T::TYPE, problem.element));
+        }
         let (algorithm, isa) = (self.algorithm(), self.key().isa);
         algorithm.accepts(problem, isa)?;
         check_key(self.key(), &algorithm.weights_key(problem, isa))?;
@@ -143,7 +150,7 @@ pub trait PreparedConv: Send + Sync {
         check_workspace(call.workspace.len(), self.workspace_len(problem, pool.threads()))?;
         if call.output.rows() != 0 {
             // SAFETY: all of it was just checked.
-            unsafe { self.compute(problem, pool, call) };
+            unsafe { self.compute(problem, pool, T::erase(call)) };
         }
         Ok(())
     }
@@ -176,6 +183,8 @@ pub fn algorithms() -> &'static [&'static dyn ConvAlgorithm] {
         &winograd::TWO,
         &winograd::FOUR,
         &winograd::SIX,
+        &winograd::TWO_BF16,
+        &winograd::FOUR_BF16,
         &fft::EIGHT,
         &fft::SIXTEEN,
         &fft::THIRTY_TWO,

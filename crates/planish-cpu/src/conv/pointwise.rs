@@ -3,12 +3,12 @@
 //! With a kernel of one, stride one and no padding the image is the left operand as it lies in memory. Most of
 //! the arithmetic of ResNet-50 and nearly all of MobileNet's is this.
 
-use super::dense::{self, DenseCall, DenseWeights, Lowering};
+use super::dense::{self, DenseCall, Lowering};
 use super::{ConvAlgorithm, ConvProblem, PreparedConv};
+use crate::element::Factor;
 use crate::isa::Isa;
 use crate::matmul::{PlainRows, scratch_len};
 use crate::rates::Work;
-use crate::view::Rows;
 
 /// The algorithm.
 #[derive(Clone, Copy, Debug)]
@@ -43,16 +43,20 @@ impl ConvAlgorithm for Pointwise {
 }
 
 impl Lowering for Pointwise {
-    fn workspace_len(self, problem: &ConvProblem, threads: usize, _weights: &DenseWeights) -> usize {
-        // The stride of the input is not known yet, so room is kept for copies of colliding rows.
-        PlainRows::most_scratch(problem.in_rows(), problem.group_in(), threads)
+    fn piece_len(self, problem: &ConvProblem) -> usize {
+        problem.group_in()
     }
 
-    fn lower(self, mut call: DenseCall<'_>) {
+    fn workspace_len<T: Factor>(self, problem: &ConvProblem, threads: usize) -> usize {
+        // The stride of the input is not known yet, so room is kept for copies of colliding rows.
+        PlainRows::<T>::most_scratch(problem.in_rows(), problem.group_in(), threads)
+    }
+
+    fn lower<T: Factor>(self, mut call: DenseCall<'_, T>) {
         let scratch = std::mem::take(&mut call.workspace);
         let channels = call.problem.group_in();
         for group in 0..call.problem.groups {
-            let rows: Rows<'_> = call.input.columns(group * channels, channels);
+            let rows = call.input.columns(group * channels, channels);
             let source = PlainRows::new(rows, call.problem.group_out());
             debug_assert!(scratch.len() >= scratch_len(&source, call.pool.threads()));
             // SAFETY: row `r` of a plain source is output row `r`; `workspace_len` covers its scratch.

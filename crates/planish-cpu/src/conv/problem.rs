@@ -1,5 +1,6 @@
 //! What a convolution computes, apart from its numbers.
 
+use crate::element::ElementType;
 use crate::epilogue::Epilogue;
 use crate::view::{Rows, RowsMut};
 
@@ -27,6 +28,8 @@ pub struct ConvProblem {
     pub pads_begin: [usize; 3],
     /// Zeros behind the input.
     pub pads_end: [usize; 3],
+    /// What input, residual and output are kept as.
+    pub element: ElementType,
 }
 
 impl ConvProblem {
@@ -49,6 +52,7 @@ impl ConvProblem {
             dilation: [1; 3],
             pads_begin: [0; 3],
             pads_end: [0; 3],
+            element: ElementType::F32,
         }
     }
 
@@ -174,12 +178,20 @@ impl ConvProblem {
         check_bias(bias, self.out_channels)
     }
 
+    /// Refuses problems that keep anything but `f32`, for algorithms that have no use for it.
+    pub(super) fn check_f32(&self, algorithm: &str) -> Result<(), String> {
+        match self.element {
+            ElementType::F32 => Ok(()),
+            other => Err(format!("{algorithm} computes on f32, not {other}")),
+        }
+    }
+
     /// Refuses tensors of other shapes than the problem's.
-    pub(super) fn check_views(
+    pub(super) fn check_views<T>(
         &self,
-        input: &Rows<'_>,
-        epilogue: &Epilogue<'_>,
-        output: &RowsMut<'_>,
+        input: &Rows<'_, T>,
+        epilogue: &Epilogue<'_, T>,
+        output: &RowsMut<'_, T>,
     ) -> Result<(), String> {
         check_shape("input", input.rows(), input.channels(), self.in_rows(), self.in_channels)?;
         let (rows, channels) = (self.out_rows(), self.out_channels);

@@ -21,7 +21,10 @@
 
 use super::dense;
 use super::indirect::IndirectRows;
-use super::{ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey, plain_error};
+use super::{
+    AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, WeightsKey, plain_error,
+};
+use crate::element::ElementType;
 use crate::isa::Isa;
 use crate::matmul::{
     STRASSEN_TAPS, StrassenMatrix, StrassenProduct, panel_width, strassen_scratch_len, tile_rows,
@@ -38,8 +41,13 @@ impl ConvAlgorithm for Strassen {
         "strassen"
     }
 
+    fn elements(&self) -> &'static [ElementType] {
+        &[ElementType::F32]
+    }
+
     fn accepts(&self, problem: &ConvProblem, isa: Isa) -> Result<(), String> {
         problem.validate()?;
+        problem.check_f32("Strassen's algorithm")?;
         if problem.groups != 1 || !problem.in_channels.is_multiple_of(2) {
             return Err(
                 "Strassen's algorithm needs one group and an even number of input channels".to_owned()
@@ -135,14 +143,14 @@ impl PreparedConv for Prepared {
         strassen_scratch_len(self.key.isa, image_rows(problem), depth, threads)
     }
 
-    unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: ConvCall<'_>) {
-        let ConvCall { input, epilogue, output, workspace } = call;
+    unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: AnyCall<'_>) {
+        let Some(ConvCall { input, epilogue, output, workspace }) = f32::restore(call) else { return };
         let product = StrassenProduct {
             matrix: &self.matrix,
             bias: self.bias.as_deref(),
             epilogue,
             image: image_rows(problem),
-            copies: dense::collide(problem.stride[2] * input.row_stride(), self.key.isa),
+            copies: dense::collide(problem.stride[2] * input.row_stride() * size_of::<f32>(), self.key.isa),
         };
         let source = IndirectRows::new(problem, input, &self.zeros);
         // SAFETY: `accepts` made sure that pieces are of even length and few enough; the source has the output rows in

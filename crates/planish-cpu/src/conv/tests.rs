@@ -4,9 +4,12 @@ use proptest::prelude::*;
 
 use super::reference::{Reference, convolve};
 use super::*;
-use crate::epilogue::Activation;
+use crate::element::{Element, bf16};
 use crate::epilogue::exact::ACTIVATIONS;
+use crate::epilogue::{Activation, Epilogue};
+use crate::for_element;
 use crate::rates::Rates;
+use crate::view::{Rows, RowsMut};
 
 /// Numbers between -1 and 1 that look random, the same for the same seed.
 pub(super) fn numbers(len: usize, seed: u64) -> Vec<f32> {
@@ -40,9 +43,10 @@ fn problem() -> impl Strategy<Value = ConvProblem> {
     let axis = || (1usize..12, 1usize..5, 1usize..4, 1usize..3, 0usize..3, 0usize..3);
     let thin = prop_oneof![4 => Just((1usize, 1usize, 1usize, 1usize, 0usize, 0usize)), 1 => axis()];
     let pointwise = prop_oneof![3 => Just(false), 1 => Just(true)];
-    (0usize..4, channels(), thin, axis(), axis(), pointwise).prop_filter_map(
+    let element = prop_oneof![Just(ElementType::F32), Just(ElementType::Bf16)];
+    (0usize..4, channels(), thin, axis(), axis(), pointwise, element).prop_filter_map(
         "the kernel must fit",
-        |(batch, (groups, in_channels, out_channels), d, h, w, pointwise)| {
+        |(batch, (groups, in_channels, out_channels), d, h, w, pointwise, element)| {
             let axes = [d, h, w];
             let mut problem = ConvProblem {
                 batch,
@@ -55,6 +59,7 @@ fn problem() -> impl Strategy<Value = ConvProblem> {
                 dilation: axes.map(|a| a.3),
                 pads_begin: axes.map(|a| a.4),
                 pads_end: axes.map(|a| a.5),
+                element,
             };
             if pointwise {
                 (problem.kernel, problem.stride) = ([1; 3], [1; 3]);
@@ -98,6 +103,19 @@ fn spread(dense: &[f32], channels: usize, stride: usize) -> Vec<f32> {
     dense.chunks(channels).flat_map(|row| row.iter().copied().chain(vec![7.5; stride - channels])).collect()
 }
 
+/// Rounds numbers to those of an element.
+fn rounded(element: ElementType, mut numbers: Vec<f32>) -> Vec<f32> {
+    if element == ElementType::Bf16 {
+        numbers.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32());
+    }
+    numbers
+}
+
+/// Numbers as elements, of which they are already.
+fn elements<T: Element>(numbers: &[f32]) -> Vec<T> {
+    numbers.iter().map(|&x| T::from_f32(x)).collect()
+}
+
 /// A case with its data, whatever computes it.
 pub(super) struct Case {
     setting: Setting,
@@ -117,17 +135,19 @@ pub(super) struct Case {
 
 impl Case {
     /// Runs `compute` and checks every element and that the gaps are untouched; returns the whole output.
-    fn check(
+    fn check<T: Element>(
         &self,
         what: &str,
-        compute: impl FnOnce(Epilogue<'_>, RowsMut<'_>),
+        compute: impl FnOnce(Epilogue<'_, T>, RowsMut<'_, T>),
     ) -> Result<Vec<f32>, TestCaseError> {
         let stride = self.channels + self.setting.output_gap;
-        let mut out = vec![7.5; self.rows * stride];
-        let residual = self.residual.as_ref().map(|r| Rows::dense(r, self.rows, self.channels).unwrap());
+        let mut out = vec![T::from_f32(7.5); self.rows * stride];
+        let residual: Option<Vec<T>> = self.residual.as_ref().map(|r| elements(r));
+        let residual = residual.as_ref().map(|r| Rows::dense(r, self.rows, self.channels).unwrap());
         let [slopes, scale, shift] = self.channelwise.each_ref().map(|numbers| numbers.as_deref());
         let epilogue = Epilogue { residual, slopes, activation: self.setting.activation, scale, shift };
         compute(epilogue, RowsMut::new(&mut out, self.rows, self.channels, stride).unwrap());
+        let out: Vec<f32> = out.into_iter().map(T::to_f32).collect();
         for (i, &got) in out.iter().enumerate() {
             let (row, channel) = (i / stride, i % stride);
             if channel >= self.channels {
@@ -147,6 +167,9 @@ impl Case {
             // Higham's bound for the sum, with room for the activation (slope at most 1.8, 5e-7 of its own).
             let bound = (self.depth as f64 + 8.0) * magnitude * 2.0 * f64::from(f32::EPSILON) / 2.0 + 1e-6;
             let bound = bound + self.allowance * 2.0;
+            // Keeping the result as `f32` is part of that.
+            let kept = if T::TYPE == ElementType::F32 { 0.0 } else { f64::from(T::TYPE.rounding()) };
+            let bound = bound + (want.abs() + bound) * kept;
             let error = (f64::from(got) - want).abs();
             prop_assert!(
                 error <= bound,
@@ -163,11 +186,12 @@ fn channelwise(setting: Setting, channels: usize) -> [Option<Vec<f32>>; 3] {
 }
 
 pub(super) fn case(problem: &ConvProblem, setting: Setting) -> (Case, Vec<f32>) {
-    let dense = numbers(problem.in_rows() * problem.in_channels, setting.seed);
-    let weights = numbers(problem.weights_len(), setting.seed ^ 1);
+    let draw = |len: usize, seed: u64| rounded(problem.element, numbers(len, seed));
+    let dense = draw(problem.in_rows() * problem.in_channels, setting.seed);
+    let weights = draw(problem.weights_len(), setting.seed ^ 1);
     let bias = setting.bias.then(|| numbers(problem.out_channels, setting.seed ^ 2));
     let residual =
-        setting.residual.then(|| numbers(problem.out_rows() * problem.out_channels, setting.seed ^ 3));
+        setting.residual.then(|| draw(problem.out_rows() * problem.out_channels, setting.seed ^ 3));
     let reference = convolve(problem, &dense, &weights, bias.as_deref()).unwrap();
     let case = Case {
         setting,
@@ -209,12 +233,15 @@ pub(super) fn run_case(
     for &threads in threads {
         let pool = ThreadPool::new(threads);
         let mut workspace = vec![f32::NAN; prepared.workspace_len(problem, threads)];
-        let stride = problem.in_channels + case.setting.input_gap;
-        let input = Rows::new(&case.input, problem.in_rows(), problem.in_channels, stride).unwrap();
-        let out = case.check(&what, |epilogue, out| {
-            let workspace = &mut workspace;
-            prepared.run(problem, &pool, ConvCall { input, epilogue, output: out, workspace }).unwrap();
-        })?;
+        let (rows, channels) = (problem.in_rows(), problem.in_channels);
+        let out = for_element!(problem.element, T => {
+            let input: Vec<T> = elements(&case.input);
+            let input = Rows::new(&input, rows, channels, channels + case.setting.input_gap).unwrap();
+            case.check::<T>(&what, |epilogue, output| {
+                let workspace = &mut workspace;
+                prepared.run(problem, &pool, ConvCall { input, epilogue, output, workspace }).unwrap();
+            })?
+        });
         results.push(out.into_iter().map(f32::to_bits).collect::<Vec<_>>());
     }
     for result in &results {
@@ -246,7 +273,8 @@ proptest! {
         setting in setting(),
         padding in [0usize..2, 0usize..2, 0usize..2],
     ) {
-        let problem = TransposedProblem { shape: problem, output_padding: padding };
+        let shape = ConvProblem { element: ElementType::F32, ..problem };
+        let problem = TransposedProblem { shape, output_padding: padding };
         prop_assume!(problem.validate().is_ok() && problem.macs() < 3_000_000);
         let (case, weights) = transposed_case(&problem, setting);
         for isa in Isa::available() {
@@ -255,7 +283,7 @@ proptest! {
             let stride = shape.in_channels + setting.input_gap;
             let input = Rows::new(&case.input, shape.in_rows(), shape.in_channels, stride).unwrap();
             let pool = ThreadPool::new(2);
-            case.check(&format!("transposed on {isa}"), |epilogue, out| {
+            case.check::<f32>(&format!("transposed on {isa}"), |epilogue, out| {
                 prepared.run(&problem, &pool, input, epilogue, out).unwrap();
             })?;
         }
@@ -321,7 +349,8 @@ fn prepared_weights_serve_other_sizes_but_not_other_shapes() {
     let weights = numbers(problem.weights_len(), 1);
     let prepared = indirect::Indirect.prepare(&problem, Isa::current(), &weights, None).unwrap();
     let larger = ConvProblem { batch: 2, in_size: [1, 9, 8], ..problem.clone() };
-    let other = ConvProblem { in_channels: 6, ..problem };
+    let other = ConvProblem { in_channels: 6, ..problem.clone() };
+    let shorter = ConvProblem { element: ElementType::Bf16, ..problem };
     let pool = ThreadPool::new(1);
     let run = |problem: &ConvProblem| {
         let input = numbers(problem.in_rows() * problem.in_channels, 2);
@@ -336,6 +365,7 @@ fn prepared_weights_serve_other_sizes_but_not_other_shapes() {
     };
     assert!(run(&larger).is_ok());
     assert!(run(&other).is_err());
+    assert!(run(&shorter).is_err());
 }
 
 #[test]

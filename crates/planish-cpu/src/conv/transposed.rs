@@ -144,13 +144,14 @@ impl PreparedTransposed {
                     let [kz, ky, kx] = &taps;
                     let count = kz.len() * ky.len() * kx.len();
                     let groups = (0..shape.groups).map(|group| {
-                        PackedMatrix::from_rows(isa, count * group_in, group_out, weights, |k| {
+                        PackedMatrix::<f32>::from_rows(isa, count * group_in, group_out, weights, |k| {
                             let (tap, channel) = (k / group_in, k % group_in);
                             let tap_z = kz[tap / (ky.len() * kx.len())].0;
                             let tap_y = ky[tap / kx.len() % ky.len()].0;
                             let tap_x = kx[tap % kx.len()].0;
                             let tap = (tap_z * shape.kernel[1] + tap_y) * shape.kernel[2] + tap_x;
-                            ((group * group_in + channel) * group_out * shape.taps() + tap, shape.taps())
+                            let start = (group * group_in + channel) * group_out * shape.taps() + tap;
+                            Some((start, shape.taps()))
                         })
                     });
                     let groups = groups.collect();

@@ -14,9 +14,9 @@ use crate::view::Rows;
 pub(super) const MAX_PIXELS: usize = 8;
 
 /// A tile of neighbouring output pixels and the taps they all see.
-pub(super) struct Window {
+pub(super) struct Window<T> {
     /// Where the first tap of the first pixel reads.
-    pub input: *const f32,
+    pub input: *const T,
     /// The taps seen, along depth, height and width.
     pub taps: [usize; 3],
     /// Numbers of the input from tap to tap, along depth, height and width.
@@ -31,10 +31,10 @@ pub(super) struct Window {
     pub outputs: [usize; MAX_PIXELS],
 }
 
-impl Window {
+impl<T> Window<T> {
     /// Calls `body(tap, input)` for every tap: its number in the kernel, and where the first pixel reads it.
     #[inline(always)]
-    pub(super) fn for_each_tap(&self, kernel: [usize; 3], mut body: impl FnMut(usize, *const f32)) {
+    pub(super) fn for_each_tap(&self, kernel: [usize; 3], mut body: impl FnMut(usize, *const T)) {
         self.for_each_tap_line(kernel, |first, mut input| {
             for tap in first..first + self.taps[2] {
                 body(tap, input);
@@ -45,7 +45,7 @@ impl Window {
 
     /// Calls `body(tap, input)` for the first tap of every line of taps along the width.
     #[inline(always)]
-    pub(super) fn for_each_tap_line(&self, kernel: [usize; 3], mut body: impl FnMut(usize, *const f32)) {
+    pub(super) fn for_each_tap_line(&self, kernel: [usize; 3], mut body: impl FnMut(usize, *const T)) {
         for z in 0..self.taps[0] {
             for y in 0..self.taps[1] {
                 let line = (self.first_tap[0] + z) * kernel[1] + self.first_tap[1] + y;
@@ -57,21 +57,21 @@ impl Window {
 }
 
 /// How the output lines of a problem are cut.
-pub(super) struct Walk<'a> {
+pub(super) struct Walk<'a, T> {
     problem: &'a ConvProblem,
     axes: [Axis; 3],
     out_size: [usize; 3],
-    input: *const f32,
+    input: *const T,
     row_stride: usize,
     max_pixels: usize,
 }
 
 // SAFETY: the input is only read, and outlives the walk.
-unsafe impl Sync for Walk<'_> {}
+unsafe impl<T: Sync> Sync for Walk<'_, T> {}
 
-impl<'a> Walk<'a> {
+impl<'a, T: Sync> Walk<'a, T> {
     /// A walk over a valid problem with tiles of at most this many pixels (1 to [`MAX_PIXELS`]).
-    pub(super) fn new(problem: &'a ConvProblem, input: &'a Rows<'_>, max_pixels: usize) -> Option<Self> {
+    pub(super) fn new(problem: &'a ConvProblem, input: &'a Rows<'_, T>, max_pixels: usize) -> Option<Self> {
         Some(Self {
             problem,
             axes: [0, 1, 2].map(|axis| Axis::of(problem, axis)),
@@ -94,7 +94,7 @@ impl<'a> Walk<'a> {
 
     /// Calls `body` with the windows of an output line.
     #[inline(always)]
-    pub(super) fn windows(&self, line: usize, mut body: impl FnMut(&Window)) {
+    pub(super) fn windows(&self, line: usize, mut body: impl FnMut(&Window<T>)) {
         let [depth, height, width] = &self.axes;
         let out_width = self.out_size[2];
         let first_row = line * out_width;

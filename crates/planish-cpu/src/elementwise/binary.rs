@@ -1,6 +1,7 @@
 //! Functions of two numbers, over tensors that need not have the same shape.
 
 use super::unary::Span;
+use crate::element::Element;
 use crate::epilogue::Activation;
 use crate::isa::Isa;
 use crate::simd::{Simd, SimdOp};
@@ -28,7 +29,7 @@ macro_rules! functions {
         impl Binary {
             /// Runs the loop of the function over a block.
             #[inline(always)]
-            fn run<S: Simd>(self, s: S, operands: Operands) {
+            fn run<S: Simd, T: Element>(self, s: S, operands: Operands<T>) {
                 match self {
                     $(Binary::$name => {
                         #[derive(Clone, Copy)]
@@ -109,17 +110,23 @@ const ANY: u8 = 2;
 /// # Safety
 /// `min(n, LANES)` numbers must be readable from index `i` on.
 #[inline(always)]
-unsafe fn read<S: Simd, const STEP: u8>(s: S, p: *const f32, step: isize, i: usize, n: usize) -> S::F32 {
+unsafe fn read<S: Simd, T: Element, const STEP: u8>(
+    s: S,
+    p: *const T,
+    step: isize,
+    i: usize,
+    n: usize,
+) -> S::F32 {
     // SAFETY: promised by the caller.
     unsafe {
         match STEP {
-            ONE if n >= S::LANES => s.load(p.add(i)),
-            ONE => s.load_partial(p.add(i), n),
-            REPEATED => s.splat(*p),
+            ONE if n >= S::LANES => T::load(s, p.add(i)),
+            ONE => T::load_partial(s, p.add(i), n),
+            REPEATED => s.splat((*p).to_f32()),
             _ => {
                 let mut lanes = [0.0; MOST_LANES];
                 for (lane, to) in lanes.iter_mut().enumerate().take(n.min(S::LANES)) {
-                    *to = *p.offset((i + lane) as isize * step);
+                    *to = (*p.offset((i + lane) as isize * step)).to_f32();
                 }
                 s.load(lanes.as_ptr())
             }
@@ -132,17 +139,24 @@ unsafe fn read<S: Simd, const STEP: u8>(s: S, p: *const f32, step: isize, i: usi
 /// # Safety
 /// `min(n, LANES)` numbers must be writable from index `i` on.
 #[inline(always)]
-unsafe fn write<S: Simd, const STEP: u8>(s: S, p: *mut f32, step: isize, i: usize, n: usize, v: S::F32) {
+unsafe fn write<S: Simd, T: Element, const STEP: u8>(
+    s: S,
+    p: *mut T,
+    step: isize,
+    i: usize,
+    n: usize,
+    v: S::F32,
+) {
     // SAFETY: promised by the caller.
     unsafe {
         match STEP {
-            ONE if n >= S::LANES => s.store(p.add(i), v),
-            ONE => s.store_partial(p.add(i), n, v),
+            ONE if n >= S::LANES => T::store(s, p.add(i), v),
+            ONE => T::store_partial(s, p.add(i), n, v),
             _ => {
                 let mut lanes = [0.0; MOST_LANES];
                 s.store(lanes.as_mut_ptr(), v);
                 for (lane, &x) in lanes.iter().enumerate().take(n.min(S::LANES)) {
-                    *p.offset((i + lane) as isize * step) = x;
+                    *p.offset((i + lane) as isize * step) = T::from_f32(x);
                 }
             }
         }
@@ -151,31 +165,31 @@ unsafe fn write<S: Simd, const STEP: u8>(s: S, p: *mut f32, step: isize, i: usiz
 
 /// A block of both operands and the output.
 #[derive(Clone, Copy)]
-struct Operands {
-    a: *const f32,
-    b: *const f32,
-    to: *mut f32,
+struct Operands<T> {
+    a: *const T,
+    b: *const T,
+    to: *mut T,
     block: Block<3>,
 }
 
-impl Operands {
+impl<T: Element> Operands<T> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S, combine: impl Combine) {
         match self.block.steps {
-            [1, 1, 1] => s.call(Loop::<_, ONE, ONE, ONE> { operands: self, combine }),
-            [1, 0, 1] => s.call(Loop::<_, ONE, REPEATED, ONE> { operands: self, combine }),
-            [0, 1, 1] => s.call(Loop::<_, REPEATED, ONE, ONE> { operands: self, combine }),
-            _ => s.call(Loop::<_, ANY, ANY, ANY> { operands: self, combine }),
+            [1, 1, 1] => s.call(Loop::<T, _, ONE, ONE, ONE> { operands: self, combine }),
+            [1, 0, 1] => s.call(Loop::<T, _, ONE, REPEATED, ONE> { operands: self, combine }),
+            [0, 1, 1] => s.call(Loop::<T, _, REPEATED, ONE, ONE> { operands: self, combine }),
+            _ => s.call(Loop::<T, _, ANY, ANY, ANY> { operands: self, combine }),
         }
     }
 }
 
-struct Loop<C, const A: u8, const B: u8, const TO: u8> {
-    operands: Operands,
+struct Loop<T, C, const A: u8, const B: u8, const TO: u8> {
+    operands: Operands<T>,
     combine: C,
 }
 
-impl<C: Combine, const A: u8, const B: u8, const TO: u8> SimdOp for Loop<C, A, B, TO> {
+impl<T: Element, C: Combine, const A: u8, const B: u8, const TO: u8> SimdOp for Loop<T, C, A, B, TO> {
     type Output = ();
 
     #[inline(always)]
@@ -188,10 +202,10 @@ impl<C: Combine, const A: u8, const B: u8, const TO: u8> SimdOp for Loop<C, A, B
                 let n = block.len - i;
                 // SAFETY: the block lies inside both operands and the output.
                 unsafe {
-                    let x = read::<S, A>(s, a.offset(row * a_stride), a_step, i, n);
-                    let y = read::<S, B>(s, b.offset(row * b_stride), b_step, i, n);
+                    let x = read::<S, T, A>(s, a.offset(row * a_stride), a_step, i, n);
+                    let y = read::<S, T, B>(s, b.offset(row * b_stride), b_step, i, n);
                     let z = self.combine.combine(s, x, y);
-                    write::<S, TO>(s, to.offset(row * to_stride), to_step, i, n, z);
+                    write::<S, T, TO>(s, to.offset(row * to_stride), to_step, i, n, z);
                 }
                 i += S::LANES;
             }
@@ -199,15 +213,17 @@ impl<C: Combine, const A: u8, const B: u8, const TO: u8> SimdOp for Loop<C, A, B
     }
 }
 
-struct BinaryKernel {
+struct BinaryKernel<T> {
     function: Binary,
     activation: Activation,
-    a: Shared<*const f32>,
-    b: Shared<*const f32>,
-    to: Shared<*mut f32>,
+    a: Shared<*const T>,
+    b: Shared<*const T>,
+    to: Shared<*mut T>,
 }
 
-impl BlockKernel<3> for BinaryKernel {
+impl<T: Element> BlockKernel<3> for BinaryKernel<T> {
+    type Dispatch = T;
+
     #[inline(always)]
     unsafe fn block<S: Simd>(&self, s: S, block: &Block<3>) {
         let [a, b, to] = block.offsets;
@@ -247,14 +263,14 @@ impl BlockKernel<3> for BinaryKernel {
 ///
 /// # Panics
 /// Where an operand cannot be repeated to the shape of `output`.
-pub fn binary(
+pub fn binary<T: Element>(
     isa: Isa,
     pool: &ThreadPool,
     function: Binary,
     activation: Activation,
-    a: Strided<'_>,
-    b: Strided<'_>,
-    output: StridedMut<'_>,
+    a: Strided<'_, T>,
+    b: Strided<'_, T>,
+    output: StridedMut<'_, T>,
 ) {
     let shape = output.shape();
     let [a, b] = [a, b].map(|operand| match operand.broadcast(shape) {

@@ -1,6 +1,7 @@
 //! Functions of one number: the activations of [`Activation`] and, in one table below, everything else. The loop of each
 //! function is made from that table, with the function inside it.
 
+use crate::element::{Element, bf16};
 use crate::epilogue::{Activation, Map, Visit, visit_expression};
 use crate::isa::Isa;
 use crate::simd::{Simd, SimdOp, math};
@@ -10,18 +11,18 @@ use crate::view::{Rows, RowsMut};
 
 /// Rows of numbers on their way from one place to another.
 #[derive(Clone, Copy)]
-pub(crate) struct Span {
-    pub from: *const f32,
+pub(crate) struct Span<T = f32, O = T> {
+    pub from: *const T,
     pub from_stride: isize,
-    pub to: *mut f32,
+    pub to: *mut O,
     pub to_stride: isize,
     pub rows: usize,
     pub len: usize,
 }
 
-impl Span {
+impl<T: Element, O: Element> Span<T, O> {
     /// A single row.
-    pub(crate) fn row(from: *const f32, to: *mut f32, len: usize) -> Self {
+    pub(crate) fn row(from: *const T, to: *mut O, len: usize) -> Self {
         Self { from, from_stride: 0, to, to_stride: 0, rows: 1, len }
     }
 
@@ -44,12 +45,12 @@ impl Span {
     }
 }
 
-struct MapSpan<M> {
-    span: Span,
+struct MapSpan<T, O, M> {
+    span: Span<T, O>,
     map: M,
 }
 
-impl<M: Map> SimdOp for MapSpan<M> {
+impl<T: Element, O: Element, M: Map> SimdOp for MapSpan<T, O, M> {
     type Output = ();
 
     #[inline(always)]
@@ -63,9 +64,9 @@ impl<M: Map> SimdOp for MapSpan<M> {
                 unsafe {
                     let (from, to) =
                         (from.offset(row * from_stride).add(i), to.offset(row * to_stride).add(i));
-                    let x = if n >= S::LANES { s.load(from) } else { s.load_partial(from, n) };
+                    let x = if n >= S::LANES { T::load(s, from) } else { T::load_partial(s, from, n) };
                     let y = self.map.map(s, x);
-                    if n >= S::LANES { s.store(to, y) } else { s.store_partial(to, n, y) }
+                    if n >= S::LANES { O::store(s, to, y) } else { O::store_partial(s, to, n, y) }
                 }
                 i += S::LANES;
             }
@@ -73,7 +74,7 @@ impl<M: Map> SimdOp for MapSpan<M> {
     }
 }
 
-impl Visit for Span {
+impl<T: Element, O: Element> Visit for Span<T, O> {
     #[inline(always)]
     fn visit<S: Simd>(self, s: S, map: impl Map) {
         s.call(MapSpan { span: self, map });
@@ -81,12 +82,12 @@ impl Visit for Span {
 }
 
 /// A span on its way through an activation.
-struct ActivateSpan {
-    span: Span,
+struct ActivateSpan<T, O> {
+    span: Span<T, O>,
     activation: Activation,
 }
 
-impl SimdOp for ActivateSpan {
+impl<T: Element, O: Element> SimdOp for ActivateSpan<T, O> {
     type Output = ();
 
     #[inline(always)]
@@ -109,12 +110,12 @@ macro_rules! functions {
         }
 
         /// A span on its way through a function.
-        struct UnarySpan {
-            span: Span,
+        struct UnarySpan<T> {
+            span: Span<T>,
             function: Unary,
         }
 
-        impl SimdOp for UnarySpan {
+        impl<T: Element> SimdOp for UnarySpan<T> {
             type Output = ();
 
             #[inline(always)]
@@ -163,13 +164,15 @@ functions! { s;
     Affine { scale, shift } = |x| s.mul_add(x, s.splat(scale), s.splat(shift));
 }
 
-struct UnaryKernel {
+struct UnaryKernel<T> {
     function: Unary,
-    from: Shared<*const f32>,
-    to: Shared<*mut f32>,
+    from: Shared<*const T>,
+    to: Shared<*mut T>,
 }
 
-impl BlockKernel<2> for UnaryKernel {
+impl<T: Element> BlockKernel<2> for UnaryKernel<T> {
+    type Dispatch = T;
+
     #[inline(always)]
     unsafe fn block<S: Simd>(&self, s: S, block: &Block<2>) {
         let span = Span {
@@ -190,7 +193,13 @@ impl BlockKernel<2> for UnaryKernel {
 ///
 /// # Panics
 /// Where the views differ in rows or channels.
-pub fn unary(isa: Isa, pool: &ThreadPool, function: Unary, input: Rows<'_>, output: RowsMut<'_>) {
+pub fn unary<T: Element>(
+    isa: Isa,
+    pool: &ThreadPool,
+    function: Unary,
+    input: Rows<'_, T>,
+    output: RowsMut<'_, T>,
+) {
     assert_eq!(
         (input.rows(), input.channels()),
         (output.rows(), output.channels()),
@@ -202,9 +211,64 @@ pub fn unary(isa: Isa, pool: &ThreadPool, function: Unary, input: Rows<'_>, outp
 }
 
 /// `data = function(data)`, element by element.
-pub fn unary_in_place(isa: Isa, pool: &ThreadPool, function: Unary, mut data: RowsMut<'_>) {
+pub fn unary_in_place<T: Element>(isa: Isa, pool: &ThreadPool, function: Unary, mut data: RowsMut<'_, T>) {
     let rows = data.reborrow();
     // SAFETY: the rows are those of `data`, borrowed until after the call; `unary` allows both to be the same.
     let input = unsafe { Rows::from_raw(rows.ptr(), rows.rows(), rows.channels(), rows.row_stride()) };
     unary(isa, pool, function, input, rows);
+}
+
+struct ConvertKernel<T, O> {
+    from: Shared<*const T>,
+    to: Shared<*mut O>,
+}
+
+impl<T: Element, O: Element> BlockKernel<2> for ConvertKernel<T, O> {
+    // Of two elements one is `bf16`.
+    type Dispatch = bf16;
+
+    #[inline(always)]
+    unsafe fn block<S: Simd>(&self, s: S, block: &Block<2>) {
+        let span = Span {
+            from: self.from.get().wrapping_offset(block.offsets[0]),
+            from_stride: block.row_strides[0],
+            to: self.to.get().wrapping_offset(block.offsets[1]),
+            to_stride: block.row_strides[1],
+            rows: block.rows,
+            len: block.len,
+        };
+        // SAFETY: the block lies inside both views, whose steps are 1.
+        unsafe { span.map(s, Same) };
+    }
+}
+
+/// The function that changes nothing.
+#[derive(Clone, Copy)]
+struct Same;
+
+impl Map for Same {
+    #[inline(always)]
+    fn map<S: Simd>(self, _: S, x: S::F32) -> S::F32 {
+        x
+    }
+}
+
+/// The same numbers as other elements, rounded to nearest where those are shorter.
+///
+/// # Panics
+/// Where the views differ in rows or channels.
+pub fn convert<T: Element, O: Element>(
+    isa: Isa,
+    pool: &ThreadPool,
+    input: Rows<'_, T>,
+    output: RowsMut<'_, O>,
+) {
+    assert_eq!(
+        (input.rows(), input.channels()),
+        (output.rows(), output.channels()),
+        "as many outputs as inputs"
+    );
+    let (input, output) = (Strided::from(input), StridedMut::from(output));
+    let kernel = ConvertKernel { from: Shared(input.ptr()), to: Shared(output.ptr()) };
+    Nest::new([input.layout(), output.layout()]).with_unit_steps().run(isa, pool, &kernel);
 }

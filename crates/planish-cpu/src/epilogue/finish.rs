@@ -2,18 +2,19 @@
 //! spilled to memory, which are in the first cache.
 
 use super::{Destination, Map, Visit};
+use crate::element::Element;
 use crate::simd::{Simd, SimdOp};
 
 /// The rest of the work of [`Destination::store`] for a tile.
-pub(super) struct Finish<'a, V> {
-    pub destination: &'a Destination,
+pub(super) struct Finish<'a, T, V> {
+    pub destination: &'a Destination<T>,
     /// `[rows][vectors]`
     pub sums: *mut V,
     pub rows: usize,
     pub vectors: usize,
 }
 
-impl<V> Finish<'_, V> {
+impl<T: Element, V> Finish<'_, T, V> {
     /// Replaces every sum by what `f` makes of it; `f` gets its row, and where its vector starts.
     ///
     /// # Safety
@@ -32,7 +33,7 @@ impl<V> Finish<'_, V> {
     }
 }
 
-impl<V> SimdOp for Finish<'_, V> {
+impl<T: Element, V> SimdOp for Finish<'_, T, V> {
     type Output = ();
 
     #[inline(always)]
@@ -44,7 +45,7 @@ impl<V> SimdOp for Finish<'_, V> {
             if !d.residual.is_null() {
                 self.replace(s, |row, column, sum| {
                     let p = d.residual.add(*d.outputs.add(row) * d.residual_stride + column);
-                    s.add(sum, s.load_partial(p, d.valid.saturating_sub(column)))
+                    s.add(sum, T::load_partial(s, p, d.valid.saturating_sub(column)))
                 });
             }
             if !d.slopes.is_null() {
@@ -58,24 +59,24 @@ impl<V> SimdOp for Finish<'_, V> {
     }
 }
 
-impl<V> Visit for Finish<'_, V> {
+impl<T: Element, V> Visit for Finish<'_, T, V> {
     #[inline(always)]
     fn visit<S: Simd>(self, s: S, map: impl Map) {
         if self.destination.valid == self.vectors * S::LANES {
-            s.call(Last::<_, _, true> { finish: self, map });
+            s.call(Last::<_, _, _, true> { finish: self, map });
         } else {
-            s.call(Last::<_, _, false> { finish: self, map });
+            s.call(Last::<_, _, _, false> { finish: self, map });
         }
     }
 }
 
 /// The activation, the affine map behind it, and the way to the output.
-struct Last<'a, V, M, const FULL: bool> {
-    finish: Finish<'a, V>,
+struct Last<'a, T, V, M, const FULL: bool> {
+    finish: Finish<'a, T, V>,
     map: M,
 }
 
-impl<V, M: Map, const FULL: bool> SimdOp for Last<'_, V, M, FULL> {
+impl<T: Element, V, M: Map, const FULL: bool> SimdOp for Last<'_, T, V, M, FULL> {
     type Output = ();
 
     #[inline(always)]
@@ -97,7 +98,7 @@ impl<V, M: Map, const FULL: bool> SimdOp for Last<'_, V, M, FULL> {
                         value = s.mul_add(value, scale, shift);
                     }
                     let p = d.out.add(*d.outputs.add(i) * d.out_stride + offset);
-                    if FULL { s.store(p, value) } else { s.store_partial(p, left, value) }
+                    if FULL { T::store(s, p, value) } else { T::store_partial(s, p, left, value) }
                 }
             }
         }

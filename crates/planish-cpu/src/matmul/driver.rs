@@ -10,9 +10,10 @@ use std::mem::MaybeUninit;
 use super::pack::{PackedMatrix, panel_width};
 use super::row;
 use super::tile::{self, Stage, Tile};
+use crate::element::{Element, Factor};
 use crate::epilogue::{Destination, Epilogue};
 use crate::isa::Isa;
-use crate::simd::{Simd, SimdOp, dispatch};
+use crate::simd::{Simd, SimdOp};
 use crate::threads::ThreadPool;
 use crate::view::RowsMut;
 
@@ -25,39 +26,39 @@ pub(crate) const BLOCK_ROWS: usize = 112;
 /// The most taps a [`RowSource`] may have: so many that a tile of every instruction set fits the table.
 pub(crate) const MAX_TAPS: usize = TABLE_LEN / 14;
 
-/// The numbers a block of rows may copy to scratch at most, unless a single tile needs more.
+/// The words a block of rows may copy to scratch at most, unless a single tile needs more.
 const BLOCK_SCRATCH: usize = 64 * 1024;
 
-/// The left operand of a product: rows of `taps` pieces of `tap_len` contiguous numbers each.
+/// The left operand of a product: rows of `taps` pieces of `tap_len` contiguous elements each.
 ///
 /// # Safety
-/// `fill` must set every address of the table to one readable for `tap_len` numbers while the product runs.
-pub(crate) unsafe trait RowSource: Sync {
+/// `fill` must set every address of the table to one readable for `tap_len` elements while the product runs.
+pub(crate) unsafe trait RowSource<T = f32>: Sync {
     /// How many rows.
     fn rows(&self) -> usize;
     /// How many pieces a row has, at most [`MAX_TAPS`].
     fn taps(&self) -> usize;
-    /// The length of a piece.
+    /// The length of a piece, a whole number of words.
     fn tap_len(&self) -> usize;
-    /// The numbers of scratch memory `fill` needs for each row.
+    /// The elements of scratch memory `fill` needs for each row.
     fn scratch_per_row(&self) -> usize {
         0
     }
     /// Sets the addresses and output rows of the rows from `start`, `table.count()` of them.
-    fn fill(&self, start: usize, table: &mut RowTable<'_>);
+    fn fill(&self, start: usize, table: &mut RowTable<'_, T>);
 }
 
 /// The addresses of the pieces of a block of rows, to be filled by a [`RowSource`].
-pub(crate) struct RowTable<'a> {
+pub(crate) struct RowTable<'a, T = f32> {
     /// Those of a tap are `stride` after those of the tap before.
-    pub(super) addresses: &'a mut [MaybeUninit<*const f32>],
+    pub(super) addresses: &'a mut [MaybeUninit<*const T>],
     pub(super) stride: usize,
     pub(super) outputs: &'a mut [usize],
     pub(super) count: usize,
-    pub(super) scratch: &'a mut [f32],
+    pub(super) scratch: &'a mut [T],
 }
 
-impl RowTable<'_> {
+impl<T> RowTable<'_, T> {
     /// How many rows to fill.
     pub(crate) fn count(&self) -> usize {
         self.count
@@ -65,7 +66,7 @@ impl RowTable<'_> {
 
     /// Sets where a piece of a row starts.
     #[inline(always)]
-    pub(crate) fn set(&mut self, tap: usize, row: usize, address: *const f32) {
+    pub(crate) fn set(&mut self, tap: usize, row: usize, address: *const T) {
         self.addresses[tap * self.stride + row].write(address);
     }
 
@@ -75,22 +76,28 @@ impl RowTable<'_> {
         self.outputs[row] = output;
     }
 
-    /// Memory to copy rows to, `scratch_per_row` numbers for each.
-    pub(crate) fn scratch(&mut self) -> &mut [f32] {
+    /// Memory to copy rows to, `scratch_per_row` elements for each.
+    pub(crate) fn scratch(&mut self) -> &mut [T] {
         self.scratch
     }
 }
 
-/// The scratch memory a product of these rows needs, in numbers.
-pub(crate) fn scratch_len(source: &impl RowSource, threads: usize) -> usize {
-    threads.max(1) * block_rows(source) * source.scratch_per_row()
+/// The scratch memory a product of these rows needs, in words.
+pub(crate) fn scratch_len<T: Element>(source: &impl RowSource<T>, threads: usize) -> usize {
+    threads.max(1) * slot_len(source)
+}
+
+/// The words of scratch memory of a block of rows.
+fn slot_len<T: Element>(source: &impl RowSource<T>) -> usize {
+    (block_rows(source) * source.scratch_per_row()).div_ceil(T::TYPE.per_word())
 }
 
 /// The rows of a block, limited by the table and the scratch memory, and at least a tile of every instruction
 /// set.
-fn block_rows(source: &impl RowSource) -> usize {
+fn block_rows<T: Element>(source: &impl RowSource<T>) -> usize {
     let by_table = TABLE_LEN / source.taps().max(1);
-    let by_scratch = BLOCK_SCRATCH.checked_div(source.scratch_per_row()).unwrap_or(BLOCK_ROWS);
+    let most = BLOCK_SCRATCH * T::TYPE.per_word();
+    let by_scratch = most.checked_div(source.scratch_per_row()).unwrap_or(BLOCK_ROWS);
     by_table.min(by_scratch.max(tile::max_rows(Isa::Avx512))).min(BLOCK_ROWS)
 }
 
@@ -102,24 +109,27 @@ fn worth(rows: usize, depth: usize, columns: usize) -> usize {
     (arithmetic.max(fetch) / LEAST_CYCLES).max(1)
 }
 
-/// A right operand with what follows the product.
-pub(crate) struct Product<'a> {
+/// A right operand with what follows the product, whose result is kept in another element where `O` is one.
+pub(crate) struct Product<'a, T = f32, O = T> {
     /// The right operand.
-    pub matrix: &'a PackedMatrix,
+    pub matrix: &'a PackedMatrix<T>,
     /// Where the columns of the result start in the output, the bias and the residual.
     pub first_column: usize,
     /// As many numbers as the output has columns.
     pub bias: Option<&'a [f32]>,
     /// What follows the sums.
-    pub epilogue: Epilogue<'a>,
+    pub epilogue: Epilogue<'a, O>,
 }
 
-impl Product<'_> {
+impl<T: Factor, O: Element> Product<'_, T, O> {
     /// Whether the shapes fit each other.
-    pub(crate) fn check(&self, source: &impl RowSource, out: &RowsMut<'_>) -> Result<(), String> {
+    pub(crate) fn check(&self, source: &impl RowSource<T>, out: &RowsMut<'_, O>) -> Result<(), String> {
         let depth = source.taps() * source.tap_len();
         if depth != self.matrix.rows() {
             return Err(format!("rows of {depth} numbers meet a matrix of {} rows", self.matrix.rows()));
+        }
+        if !source.tap_len().is_multiple_of(T::PER_WORD) {
+            return Err(format!("pieces of {} elements are no whole words", source.tap_len()));
         }
         if source.taps() > MAX_TAPS {
             return Err(format!("{} taps are more than {MAX_TAPS}", source.taps()));
@@ -140,12 +150,12 @@ impl Product<'_> {
     ///
     /// # Safety
     /// `check` accepted, `source` names only output rows below `out.rows()` and no two of its rows the same,
-    /// and `scratch` holds [`scratch_len`] numbers.
-    pub(crate) unsafe fn run<R: RowSource>(
+    /// and `scratch` holds [`scratch_len`] words.
+    pub(crate) unsafe fn run<R: RowSource<T>>(
         &self,
         pool: &ThreadPool,
         source: &R,
-        out: &RowsMut<'_>,
+        out: &RowsMut<'_, O>,
         scratch: &mut [f32],
     ) {
         let isa = self.matrix.isa();
@@ -170,7 +180,7 @@ impl Product<'_> {
             (blocks, wanted.div_ceil(blocks).min(panels))
         };
         let cut = |i: usize, parts: usize, whole: usize| (i as u128 * whole as u128 / parts as u128) as usize;
-        let slot_len = block_rows(source) * source.scratch_per_row();
+        let slot_len = slot_len(source);
         let slots = SharedScratch::new(scratch);
         pool.run_with_slots(blocks * runs, &|slot, task| {
             let (block, run) = (task / runs, task % runs);
@@ -178,13 +188,19 @@ impl Product<'_> {
             let panels_of_run = cut(run, runs, panels)..cut(run + 1, runs, panels);
             // SAFETY: slots are disjoint pieces of the scratch memory, and nobody else uses this slot
             // meanwhile.
-            let scratch = unsafe { slots.piece(slot * slot_len, slot_len) };
-            dispatch(
+            let scratch = as_elements(unsafe { slots.piece(slot * slot_len, slot_len) });
+            T::dispatch(
                 isa,
                 Block { product: self, source, out, tiles, tiles_of_block, panels_of_run, scratch },
             );
         });
     }
+}
+
+/// Words seen as elements.
+pub(crate) fn as_elements<T: Element>(words: &mut [f32]) -> &mut [T] {
+    // SAFETY: the same memory; every pattern is an element and a word, and an element is aligned no more than a word.
+    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), words.len() * T::TYPE.per_word()) }
 }
 
 /// A pointer to memory whose users share it out by index.
@@ -215,24 +231,24 @@ impl SharedScratch {
 }
 
 /// One task.
-struct Block<'a, R> {
-    product: &'a Product<'a>,
+struct Block<'a, T, O, R> {
+    product: &'a Product<'a, T, O>,
     source: &'a R,
-    out: &'a RowsMut<'a>,
+    out: &'a RowsMut<'a, O>,
     /// The tiles of all blocks together; row `r` starts tile `t` where `r = t * rows / tiles`.
     tiles: usize,
     tiles_of_block: std::ops::Range<usize>,
     panels_of_run: std::ops::Range<usize>,
-    scratch: &'a mut [f32],
+    scratch: &'a mut [T],
 }
 
-impl<R: RowSource> SimdOp for Block<'_, R> {
+impl<T: Factor, O: Element, R: RowSource<T>> SimdOp for Block<'_, T, O, R> {
     type Output = ();
 
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
         let Block { product, source, out, tiles, tiles_of_block, panels_of_run, scratch } = self;
-        let Product { matrix, first_column, bias, epilogue } = *product;
+        let &Product { matrix, first_column, bias, epilogue } = product;
         let start_of = |tile: usize| (tile as u128 * source.rows() as u128 / tiles as u128) as usize;
         let start = start_of(tiles_of_block.start);
         let count = start_of(tiles_of_block.end) - start;
@@ -240,13 +256,13 @@ impl<R: RowSource> SimdOp for Block<'_, R> {
         let mut outputs = [0; BLOCK_ROWS];
         let (table, stride) = (&mut addresses[..], count);
         source.fill(start, &mut RowTable { addresses: table, stride, outputs: &mut outputs, count, scratch });
-        let stage = |first: usize, panel: &[f32]| Stage {
+        let stage = |first: usize, panel: &[f32]| Stage::<T> {
             initial: std::ptr::null(),
             table: addresses.as_ptr().wrapping_add(first).cast(),
             table_stride: count,
             taps: source.taps(),
             tap_start: 0,
-            tap_len: source.tap_len(),
+            tap_len: source.tap_len() / T::PER_WORD,
             panel: panel.as_ptr(),
             kept: std::ptr::null_mut(),
         };

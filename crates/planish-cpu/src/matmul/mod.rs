@@ -18,7 +18,9 @@ mod tile;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use driver::{BLOCK_ROWS, MAX_TAPS, Product, RowSource, RowTable, SharedScratch, scratch_len};
+pub(crate) use driver::{
+    BLOCK_ROWS, MAX_TAPS, Product, RowSource, RowTable, SharedScratch, as_elements, scratch_len,
+};
 pub use pack::PackedMatrix;
 pub(crate) use pack::{AlignedNumbers, panel_width, product_vectors};
 pub(crate) use piece::{PIECE_ROWS, Piece};
@@ -26,6 +28,7 @@ pub(crate) use plain::PlainRows;
 pub(crate) use strassen::{MAX_TAPS as STRASSEN_TAPS, StrassenMatrix, StrassenProduct, strassen_scratch_len};
 pub(crate) use tile::max_rows as tile_rows;
 
+use crate::element::{Element, Factor};
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::threads::ThreadPool;
@@ -34,16 +37,17 @@ use crate::view::{Rows, RowsMut};
 /// `out = a · b + bias`, with the epilogue behind it.
 ///
 /// `a` is M×K (rows times channels), `b` K×N packed for an instruction set, `bias` N numbers or none,
-/// the residual and `out` M×N. Mismatched shapes are an error and leave `out` untouched.
-pub fn matmul(
+/// the residual and `out` M×N, of the factors' element or another. Mismatched shapes are an error and leave `out`
+/// untouched.
+pub fn matmul<T: Factor, O: Element>(
     pool: &ThreadPool,
-    a: Rows<'_>,
-    b: &PackedMatrix,
+    a: Rows<'_, T>,
+    b: &PackedMatrix<T>,
     bias: Option<&[f32]>,
-    epilogue: Epilogue<'_>,
-    out: RowsMut<'_>,
+    epilogue: Epilogue<'_, O>,
+    out: RowsMut<'_, O>,
 ) -> Result<(), String> {
-    if a.channels() != b.rows() {
+    if a.channels().next_multiple_of(T::PER_WORD) != b.rows() {
         return Err(format!("the left operand has {} columns, the right {} rows", a.channels(), b.rows()));
     }
     let product = Product { matrix: b, first_column: 0, bias, epilogue };
@@ -70,6 +74,6 @@ pub fn matmul_dynamic(
     column_step: usize,
     out: RowsMut<'_>,
 ) -> Result<(), String> {
-    let packed = PackedMatrix::from_strided(isa, b, a.channels(), columns, row_step, column_step)?;
+    let packed = PackedMatrix::<f32>::from_strided(isa, b, a.channels(), columns, row_step, column_step)?;
     matmul(pool, a, &packed, None, Epilogue::default(), out)
 }

@@ -1,7 +1,9 @@
 //! The right operand of a product, cut into panels the inner loop reads front to back.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
+use crate::element::{Element, Factor};
 use crate::isa::Isa;
 use planish_memory::prefer_huge_pages;
 
@@ -28,6 +30,14 @@ impl AlignedNumbers {
         Self { lines, len }
     }
 
+    /// The words seen as elements.
+    pub(crate) fn as_mut_elements<T: Element>(&mut self) -> &mut [T] {
+        let count = self.len * T::TYPE.per_word();
+        // SAFETY: `lines` holds at least `len` words one after the other; every pattern is an element, whose alignment is
+        // no more than theirs; borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), count) }
+    }
+
     pub(crate) fn as_slice(&self) -> &[f32] {
         // SAFETY: `lines` holds at least `len` numbers one after the other.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
@@ -43,20 +53,23 @@ impl AlignedNumbers {
     }
 }
 
-/// A K×N matrix packed for one instruction set.
+/// A K×N matrix of `f32` or another [`Factor`], packed for one instruction set.
 ///
-/// Columns are cut into panels of two vectors; a panel holds its columns row by row: `[K][panel width]`. What is left
-/// becomes a panel of one vector where that is enough. Vectors of 16 are cut finer where the matrix is made for it: 8
-/// columns or less are a panel of half a vector, 24 or less one of a vector and one of half a vector, because networks
-/// like to have 24, 40 or 72 channels. Missing columns are zero.
+/// Columns are cut into panels of two vectors of words; a panel holds its columns word by word: `[K / e][panel
+/// width][e]` with `e` elements in a word, which is one of `f32` and two of `bf16`. K is a whole number of words. What is
+/// left becomes a panel of one vector where that is enough. Vectors of 16 `f32` are cut finer where the matrix is made for
+/// it: 8 columns or less are a panel of half a vector, 24 or less one of a vector and one of half a vector, because
+/// networks like to have 24, 40 or 72 channels. Missing columns are zero.
 #[derive(Clone, Debug)]
-pub struct PackedMatrix {
+pub struct PackedMatrix<T = f32> {
     isa: Isa,
-    rows: usize,
+    /// Words of a column.
+    words: usize,
     columns: usize,
     /// Whether what is left over may be half a vector wide.
     halves: bool,
     data: AlignedNumbers,
+    element: PhantomData<T>,
 }
 
 /// How many vectors a full panel is wide.
@@ -94,8 +107,9 @@ pub(crate) fn product_vectors(isa: Isa, columns: usize) -> f64 {
     padded_columns(isa, columns, isa == Isa::Avx512) as f64 / isa.lanes() as f64
 }
 
-impl PackedMatrix {
-    /// Packs the matrix whose row `k` is `source[start + n * step]` for `(start, step) = row(k)`.
+impl<T: Factor> PackedMatrix<T> {
+    /// Packs the matrix of `rows` rows whose row `k` is `source[start + n * step]` for `(start, step) = row(k)`, and
+    /// zero where that is nothing. Rows that a last word lacks are zero.
     ///
     /// # Panics
     /// Where that reaches beyond the slice.
@@ -104,43 +118,44 @@ impl PackedMatrix {
         rows: usize,
         columns: usize,
         source: &[f32],
-        row: impl Fn(usize) -> (usize, usize),
+        row: impl Fn(usize) -> Option<(usize, usize)>,
     ) -> Self {
-        let mut packed = Self::zeros(isa, rows, columns, isa == Isa::Avx512);
+        let mut packed = Self::zeros(isa, rows, columns, isa == Isa::Avx512 && T::PER_WORD == 1);
         packed.fill_panels(|columns, width, data| {
-            for (k, slots) in data.chunks_exact_mut(width).enumerate() {
-                let (start, step) = row(k);
-                for (column, slot) in columns.clone().zip(slots) {
-                    *slot = source[start + column * step];
+            for (word, slots) in data.chunks_exact_mut(width * T::PER_WORD).enumerate() {
+                for part in 0..T::PER_WORD {
+                    let k = word * T::PER_WORD + part;
+                    let Some((start, step)) = (k < rows).then(|| row(k)).flatten() else { continue };
+                    let slots = slots[part..].iter_mut().step_by(T::PER_WORD);
+                    for (column, slot) in columns.clone().zip(slots) {
+                        *slot = T::from_f32(source[start + column * step]);
+                    }
                 }
             }
         });
         packed
     }
 
-    /// Packs a matrix that `fill` writes: it is called with the columns of each panel and the numbers of the panel,
-    /// row by row; the rows are padded to whole vectors, and zero so far.
+    /// Packs a matrix that `fill` writes: it is called with the columns of each panel and the elements of the panel,
+    /// word by word; the words of a row are padded to whole vectors, and zero so far.
     pub(crate) fn from_panels(
         isa: Isa,
         rows: usize,
         columns: usize,
-        fill: impl Fn(Range<usize>, &mut [f32]),
+        fill: impl Fn(Range<usize>, &mut [T]),
     ) -> Self {
         let mut packed = Self::zeros(isa, rows, columns, false);
         packed.fill_panels(|columns, _, data| fill(columns, data));
         packed
     }
 
-    /// Calls `fill` with the columns of each panel, its width and its numbers.
-    fn fill_panels(&mut self, fill: impl Fn(Range<usize>, usize, &mut [f32])) {
+    /// Calls `fill` with the columns of each panel, its width and its elements.
+    fn fill_panels(&mut self, fill: impl Fn(Range<usize>, usize, &mut [T])) {
+        let column = self.rows();
         for panel in 0..self.panels() {
             let ((first, count), width) = (self.panel_columns(panel), self.panel_width(panel));
-            let start = first * self.rows;
-            fill(
-                first..first + count,
-                width,
-                &mut self.data.as_mut_slice()[start..start + width * self.rows],
-            );
+            let (start, len) = (first * column, width * column);
+            fill(first..first + count, width, &mut self.data.as_mut_elements()[start..start + len]);
         }
     }
 
@@ -171,12 +186,14 @@ impl PackedMatrix {
                 "a {rows}×{columns} matrix at steps {row_step} and {column_step} is too large"
             ));
         }
-        Ok(Self::from_rows(isa, rows, columns, source, |k| (k * row_step, column_step)))
+        Ok(Self::from_rows(isa, rows, columns, source, |k| Some((k * row_step, column_step))))
     }
 
     fn zeros(isa: Isa, rows: usize, columns: usize, halves: bool) -> Self {
         let padded = padded_columns(isa, columns, halves);
-        Self { isa, rows, columns, halves, data: AlignedNumbers::zeros(rows * padded) }
+        let words = rows.div_ceil(T::PER_WORD);
+        let data = AlignedNumbers::zeros(words * padded);
+        Self { isa, words, columns, halves, data, element: PhantomData }
     }
 
     /// The instruction set it is packed for.
@@ -184,9 +201,9 @@ impl PackedMatrix {
         self.isa
     }
 
-    /// K
+    /// K, in whole words.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.words * T::PER_WORD
     }
 
     /// N
@@ -224,15 +241,15 @@ impl PackedMatrix {
         if panel < full { panel_width(self.isa) } else { tails[panel - full] }
     }
 
-    /// The numbers of a panel.
+    /// The words of a panel.
     pub(super) fn panel(&self, panel: usize) -> &[f32] {
-        let start = self.panel_columns(panel).0 * self.rows;
-        &self.data.as_slice()[start..start + self.panel_width(panel) * self.rows]
+        let start = self.panel_columns(panel).0 * self.words;
+        &self.data.as_slice()[start..start + self.panel_width(panel) * self.words]
     }
 
-    /// The numbers of a panel and of all behind it; each full one starts as many numbers behind the one before as that
+    /// The words of a panel and of all behind it; each full one starts as many words behind the one before as that
     /// has.
     pub(super) fn panels_from(&self, panel: usize) -> &[f32] {
-        &self.data.as_slice()[self.panel_columns(panel).0 * self.rows..]
+        &self.data.as_slice()[self.panel_columns(panel).0 * self.words..]
     }
 }

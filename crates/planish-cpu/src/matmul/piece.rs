@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::pack::PackedMatrix;
 use super::tile::{self, Stage, Tile};
+use crate::element::Factor;
 use crate::epilogue::{Destination, Epilogue};
 use crate::simd::Simd;
 use crate::view::RowsMut;
@@ -16,14 +17,14 @@ pub(crate) const PIECE_ROWS: usize = 112;
 
 /// Some rows of a plain left operand times one panel of the right, of which some rows take part.
 #[derive(Clone, Copy)]
-pub(crate) struct Piece<'a> {
+pub(crate) struct Piece<'a, T = f32> {
     /// The right operand.
-    pub matrix: &'a PackedMatrix,
+    pub matrix: &'a PackedMatrix<T>,
     /// Its panel.
     pub panel: usize,
-    /// The first of its rows that takes part, and how many do.
+    /// The first of its rows that takes part, a whole number of words from the first of all.
     pub first: usize,
-    /// As many as the left operand has numbers in a row.
+    /// How many of them do, whole words again: as many as the left operand has elements in a row.
     pub depth: usize,
     /// At most this many products are added up before their sum is added to that of those before them.
     ///
@@ -31,8 +32,8 @@ pub(crate) struct Piece<'a> {
     /// shorter ones (Higham, *Accuracy and Stability of Numerical Algorithms*, 2002, §4.2).
     pub longest_sum: usize,
     /// The left operand.
-    pub left: *const f32,
-    /// Numbers from row to row.
+    pub left: *const T,
+    /// Elements from row to row.
     pub left_step: usize,
     /// The rows of the left operand, at most [`PIECE_ROWS`].
     pub rows: usize,
@@ -42,7 +43,7 @@ pub(crate) struct Piece<'a> {
     pub out_step: usize,
 }
 
-impl Piece<'_> {
+impl<T: Factor> Piece<'_, T> {
     /// Computes the piece. The order of no sum depends on how rows are cut into pieces.
     ///
     /// # Safety
@@ -52,9 +53,11 @@ impl Piece<'_> {
     pub(crate) unsafe fn run<S: Simd>(&self, s: S) {
         let Self { matrix, panel, rows, .. } = *self;
         let width = matrix.panel_width(panel);
-        let Range { start, end } = self.first * width..(self.first + self.depth) * width;
+        let (first, words) = (self.first / T::PER_WORD, self.depth / T::PER_WORD);
+        let Range { start, end } = first * width..(first + words) * width;
         let right = &matrix.panel(panel)[start..end];
         assert!(rows <= PIECE_ROWS && matrix.isa() == S::ISA);
+        debug_assert_eq!((first * T::PER_WORD, words * T::PER_WORD), (self.first, self.depth));
         let outputs: [usize; PIECE_ROWS] = std::array::from_fn(|row| row);
         // SAFETY: promised by the caller.
         let out = unsafe { RowsMut::from_raw(self.out, rows, width, self.out_step) };
@@ -62,12 +65,13 @@ impl Piece<'_> {
         let runs = self.depth.div_ceil(self.longest_sum).max(1);
         for i in 0..tiles {
             let (from, to) = (i * rows / tiles, (i + 1) * rows / tiles);
-            let whole = Destination::new(&out, &Epilogue::default(), 0, width, &raw const outputs[from]);
-            let mut addresses = [std::ptr::null(); MOST_ROWS];
+            let whole =
+                Destination::<f32>::new(&out, &Epilogue::default(), 0, width, &raw const outputs[from]);
+            let mut addresses = [std::ptr::null::<T>(); MOST_ROWS];
             for run in 0..runs {
-                let (start, end) = (run * self.depth / runs, (run + 1) * self.depth / runs);
+                let (start, end) = (run * words / runs, (run + 1) * words / runs);
                 for (row, address) in addresses.iter_mut().enumerate().take(to - from) {
-                    *address = self.left.wrapping_add((from + row) * self.left_step + start);
+                    *address = self.left.wrapping_add((from + row) * self.left_step + start * T::PER_WORD);
                 }
                 let stage = Stage {
                     initial: std::ptr::null(),
@@ -85,9 +89,9 @@ impl Piece<'_> {
                     bias_stage: 0,
                     destination: if run == 0 { whole } else { whole.accumulating() },
                 };
-                // SAFETY: the addresses are those of `to - from` rows from number `start` on, which the
-                // caller promises as he does the output, written in the first run; the panel has `depth`
-                // rows.
+                // SAFETY: the addresses are those of `to - from` rows from word `start` on, which the
+                // caller promises as he does the output, written in the first run; the panel has as
+                // many words.
                 unsafe { tile::compute(s, &tile, to - from, width) };
             }
         }

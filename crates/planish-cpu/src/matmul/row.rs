@@ -6,6 +6,7 @@
 //! from two and 27.6 from four, where one thread reads 30 GB/s of consecutive memory.
 
 use super::tile::Stage;
+use crate::element::{Element, Factor};
 use crate::epilogue::Destination;
 use crate::isa::Isa;
 use crate::simd::{Simd, SimdOp};
@@ -14,17 +15,17 @@ use crate::simd::{Simd, SimdOp};
 pub(super) const STREAMS: usize = 4;
 
 /// The product of one row with [`STREAMS`] full panels.
-struct RowOp<'a, const VECTORS: usize> {
+struct RowOp<'a, T, O, const VECTORS: usize> {
     /// Its panel is the first of them.
-    stage: &'a Stage,
+    stage: &'a Stage<T>,
     /// The bias and the destination have the columns of all of them.
     bias: *const f32,
-    destination: &'a Destination,
-    /// Numbers from panel to panel.
+    destination: &'a Destination<O>,
+    /// Words from panel to panel.
     step: usize,
 }
 
-impl<const VECTORS: usize> SimdOp for RowOp<'_, VECTORS> {
+impl<T: Factor, O: Element, const VECTORS: usize> SimdOp for RowOp<'_, T, O, VECTORS> {
     type Output = ();
 
     #[inline(always)]
@@ -45,9 +46,9 @@ impl<const VECTORS: usize> SimdOp for RowOp<'_, VECTORS> {
             for tap in 0..stage.taps {
                 let row = *stage.table.add(tap * stage.table_stride);
                 for k in 0..stage.tap_len {
-                    let left = s.splat(*row.add(k));
+                    let left = T::splat_word(s, row.add(k * T::PER_WORD));
                     for (j, sum) in sums[0].iter_mut().enumerate() {
-                        *sum = s.mul_add(left, s.load(panel.add(place(j))), *sum);
+                        *sum = T::multiply_add(s, left, s.load(panel.add(place(j))), *sum);
                     }
                     panel = panel.add(width);
                 }
@@ -57,22 +58,22 @@ impl<const VECTORS: usize> SimdOp for RowOp<'_, VECTORS> {
     }
 }
 
-/// Computes one row times [`STREAMS`] full panels, of which that of the stage is the first and each starts `step` numbers
+/// Computes one row times [`STREAMS`] full panels, of which that of the stage is the first and each starts `step` words
 /// behind the one before. The sums are those of [`tile::compute`](super::tile::compute), to the bit.
 ///
 /// # Safety
 /// As for [`tile::compute`](super::tile::compute), for all of these panels; the bias and the destination have their
 /// columns.
 #[inline(always)]
-pub(super) unsafe fn compute<S: Simd>(
+pub(super) unsafe fn compute<S: Simd, T: Factor, O: Element>(
     s: S,
-    stage: &Stage,
+    stage: &Stage<T>,
     bias: *const f32,
-    destination: &Destination,
+    destination: &Destination<O>,
     step: usize,
 ) {
     match S::ISA {
-        Isa::Avx512 | Isa::Avx2 => s.call(RowOp::<{ 2 * STREAMS }> { stage, bias, destination, step }),
-        Isa::Portable => s.call(RowOp::<STREAMS> { stage, bias, destination, step }),
+        Isa::Avx512 | Isa::Avx2 => s.call(RowOp::<T, O, { 2 * STREAMS }> { stage, bias, destination, step }),
+        Isa::Portable => s.call(RowOp::<T, O, STREAMS> { stage, bias, destination, step }),
     }
 }

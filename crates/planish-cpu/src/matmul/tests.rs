@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::element::bf16;
 use crate::epilogue::Activation;
 
 fn numbers(len: usize, seed: usize) -> Vec<f32> {
@@ -49,9 +50,11 @@ proptest! {
         with_bias in any::<bool>(),
         with_residual in any::<bool>(),
     ) {
-        let a = numbers(rows * (depth + gap), 1);
-        let a = Rows::new(&a, rows, depth, depth + gap).unwrap();
+        let a_data = numbers(rows * (depth + gap), 1);
+        let a = Rows::new(&a_data, rows, depth, depth + gap).unwrap();
         let b = numbers(depth * columns, 2);
+        let short = |numbers: &[f32]| numbers.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>();
+        let long = |numbers: &[bf16]| numbers.iter().map(|x| x.to_f32()).collect::<Vec<_>>();
         let (row_step, column_step) = if transposed { (1, depth) } else { (columns, 1) };
         let bias = with_bias.then(|| numbers(columns, 3));
         let residual = with_residual.then(|| numbers(rows * columns, 4));
@@ -72,6 +75,19 @@ proptest! {
             }
             prop_assert_eq!(&results[0], &results[1]);
             let mut out = vec![f32::NAN; rows * columns];
+            let (short_a, long_b) = (short(&a_data), long(&short(&b)));
+            let long_a = long(&short_a);
+            let packed =
+                PackedMatrix::<bf16>::from_strided(isa, &long_b, depth, columns, row_step, column_step).unwrap();
+            let residual = residual.as_ref().map(|r| Rows::dense(r, rows, columns).unwrap());
+            let epilogue = Epilogue { residual, ..Epilogue::default() };
+            let view = RowsMut::dense(&mut out, rows, columns).unwrap();
+            let left = Rows::new(&short_a, rows, depth, depth + gap).unwrap();
+            matmul(&ThreadPool::new(1), left, &packed, bias.as_deref(), epilogue, view).unwrap();
+            let exact_a = Rows::new(&long_a, rows, depth, depth + gap).unwrap();
+            let b_at = |k: usize, n: usize| long_b[k * row_step + n * column_step];
+            check(&format!("bf16 on {isa}"), exact_a, b_at, columns, &start, &out);
+            let mut out = vec![f32::NAN; rows * columns];
             let view = RowsMut::dense(&mut out, rows, columns).unwrap();
             matmul_dynamic(isa, &ThreadPool::new(2), a, &b, columns, row_step, column_step, view).unwrap();
             check("dynamic", a, |k, n| b[k * row_step + n * column_step], columns, &vec![0.0; rows * columns], &out);
@@ -82,8 +98,8 @@ proptest! {
 #[test]
 fn shapes_that_do_not_fit_are_errors() {
     let isa = Isa::current();
-    assert!(PackedMatrix::from_strided(isa, &[0.0; 11], 3, 4, 4, 1).is_err());
-    assert!(PackedMatrix::from_strided(isa, &[0.0; 11], 3, 4, usize::MAX, 1).is_err());
+    assert!(PackedMatrix::<f32>::from_strided(isa, &[0.0; 11], 3, 4, 4, 1).is_err());
+    assert!(PackedMatrix::<f32>::from_strided(isa, &[0.0; 11], 3, 4, usize::MAX, 1).is_err());
     let b = PackedMatrix::from_strided(isa, &[0.0; 12], 3, 4, 4, 1).unwrap();
     let a = [0.0; 16];
     let pool = ThreadPool::new(1);

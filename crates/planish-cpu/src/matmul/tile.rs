@@ -1,10 +1,11 @@
 //! The inner loop of every dense kernel: a tile of the result in registers.
 //!
 //! A tile is up to [`max_rows`] rows times one panel. For every step of K it loads one row of the panel (one or
-//! two vectors) and for every row of the tile broadcasts one number of the left operand into multiply-adds:
+//! two vectors) and for every row of the tile broadcasts one word of the left operand into multiply-adds:
 //! with 14×2 accumulators of AVX-512 that is 28 multiply-adds for 16 loads, so the arithmetic units are the
-//! limit on every machine.
+//! limit on every machine. A word is one `f32` or two `bf16`: the loop is the same, see [`Factor`].
 
+use crate::element::{Element, Factor};
 use crate::epilogue::Destination;
 use crate::isa::Isa;
 use crate::simd::{Simd, SimdOp, prefetch};
@@ -17,45 +18,48 @@ pub(crate) fn max_rows(isa: Isa) -> usize {
     }
 }
 
-/// How far ahead of its use a panel is fetched, in numbers: 4 KiB are about 900 cycles, longer than memory
+/// How far ahead of its use a panel is fetched, in words: 4 KiB are about 900 cycles, longer than memory
 /// takes. Panels follow each other, so the end of one fetches the start of the next.
 const AHEAD: usize = 1024;
 
 /// Everything about a tile but its height and width.
 #[derive(Clone, Copy)]
-pub(super) struct Tile<'a> {
+pub(super) struct Tile<'a, T, O> {
     /// The products that are added up, one after the other.
-    pub stages: &'a [Stage],
+    pub stages: &'a [Stage<T>],
     /// One number for each column that exists, null where there is none.
     pub bias: *const f32,
     /// The stage before which the bias is added.
     pub bias_stage: usize,
     /// Where the result goes, and the columns of the panel that exist.
-    pub destination: Destination,
+    pub destination: Destination<O>,
 }
 
 /// A product that is added to the sums of a tile.
 #[derive(Clone, Copy)]
-pub(super) struct Stage {
+pub(super) struct Stage<T = f32> {
     /// Sums that are added first, `[rows][width]`; null where there are none.
     pub initial: *const f32,
     /// `[taps][rows]` addresses, `table_stride` from tap to tap.
-    pub table: *const *const f32,
+    pub table: *const *const T,
     pub table_stride: usize,
     pub taps: usize,
-    /// Where in each piece the product starts, and how far it goes.
+    /// The element of each piece where the product starts.
     pub tap_start: usize,
+    /// How many words it goes on.
     pub tap_len: usize,
-    /// `[taps * tap_len][width]`
+    /// `[taps * tap_len][width]` words.
     pub panel: *const f32,
     /// Where the sums are kept for other tiles once this is added, `[rows][width]`; null where nobody wants them.
     pub kept: *mut f32,
 }
 
 /// Computes a tile of `ROWS` rows and `VECTORS` vectors of columns.
-struct TileOp<'a, const ROWS: usize, const VECTORS: usize>(&'a Tile<'a>);
+struct TileOp<'a, T, O, const ROWS: usize, const VECTORS: usize>(&'a Tile<'a, T, O>);
 
-impl<const ROWS: usize, const VECTORS: usize> SimdOp for TileOp<'_, ROWS, VECTORS> {
+impl<T: Factor, O: Element, const ROWS: usize, const VECTORS: usize> SimdOp
+    for TileOp<'_, T, O, ROWS, VECTORS>
+{
     type Output = ();
 
     #[inline(always)]
@@ -90,7 +94,7 @@ impl<const ROWS: usize, const VECTORS: usize> SimdOp for TileOp<'_, ROWS, VECTOR
                         }
                     }
                 }
-                accumulate::<S, ROWS, VECTORS>(s, stage, &mut sums);
+                accumulate::<S, T, ROWS, VECTORS>(s, stage, &mut sums);
                 if !stage.kept.is_null() {
                     for (i, row) in sums.iter().enumerate() {
                         for (j, &sum) in row.iter().enumerate() {
@@ -107,12 +111,12 @@ impl<const ROWS: usize, const VECTORS: usize> SimdOp for TileOp<'_, ROWS, VECTOR
 /// The loop over K.
 ///
 /// # Safety
-/// The table holds `ROWS` addresses per tap, each readable for `tap_len` numbers from `tap_start` on, and the
+/// The table holds `ROWS` addresses per tap, each readable for `tap_len` words from `tap_start` on, and the
 /// panel `taps * tap_len * VECTORS` vectors.
 #[inline(always)]
-unsafe fn accumulate<S: Simd, const ROWS: usize, const VECTORS: usize>(
+unsafe fn accumulate<S: Simd, T: Factor, const ROWS: usize, const VECTORS: usize>(
     s: S,
-    stage: &Stage,
+    stage: &Stage<T>,
     sums: &mut [[S::F32; VECTORS]; ROWS],
 ) {
     let mut panel = stage.panel;
@@ -120,7 +124,7 @@ unsafe fn accumulate<S: Simd, const ROWS: usize, const VECTORS: usize>(
         // SAFETY: the caller promises the extents of the table and the panel and that the addresses in the
         // table are readable.
         unsafe {
-            let mut rows = [std::ptr::null::<f32>(); ROWS];
+            let mut rows = [std::ptr::null::<T>(); ROWS];
             for (i, row) in rows.iter_mut().enumerate() {
                 *row = (*stage.table.add(tap * stage.table_stride + i)).add(stage.tap_start);
             }
@@ -136,9 +140,9 @@ unsafe fn accumulate<S: Simd, const ROWS: usize, const VECTORS: usize>(
                     }
                 }
                 for i in 0..ROWS {
-                    let left = s.splat(*rows[i].add(k));
+                    let left = T::splat_word(s, rows[i].add(k * T::PER_WORD));
                     for j in 0..VECTORS {
-                        sums[i][j] = s.mul_add(left, right[j], sums[i][j]);
+                        sums[i][j] = T::multiply_add(s, left, right[j], sums[i][j]);
                     }
                 }
                 panel = panel.add(VECTORS * S::LANES);
@@ -153,17 +157,22 @@ unsafe fn accumulate<S: Simd, const ROWS: usize, const VECTORS: usize>(
 /// The addresses of the tile are valid for the extents its fields state, for `rows` rows; the elements it
 /// writes are nobody else's.
 #[inline(always)]
-pub(super) unsafe fn compute<S: Simd>(s: S, tile: &Tile, rows: usize, width: usize) {
+pub(super) unsafe fn compute<S: Simd, T: Factor, O: Element>(
+    s: S,
+    tile: &Tile<'_, T, O>,
+    rows: usize,
+    width: usize,
+) {
     macro_rules! pick {
         ($vectors:literal: $($rows:literal)*) => {
             match rows {
-                $($rows => s.call(TileOp::<$rows, $vectors>(tile)),)*
+                $($rows => s.call(TileOp::<T, O, $rows, $vectors>(tile)),)*
                 _ => debug_assert!(false, "a tile of {rows} rows"),
             }
         };
         (half: $($rows:literal)*) => {
             match rows {
-                $($rows => s.half().call(TileOp::<$rows, 1>(tile)),)*
+                $($rows => s.half().call(TileOp::<T, O, $rows, 1>(tile)),)*
                 _ => debug_assert!(false, "a tile of {rows} rows"),
             }
         };

@@ -5,6 +5,8 @@
 
 use std::arch::x86_64::*;
 
+use half::bf16;
+
 use super::{Avx512, Simd, SimdOp};
 use crate::isa::Isa;
 
@@ -21,10 +23,36 @@ fn mask_of(n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - n.min(8)).cast()) }
 }
 
+/// Eight `bf16` as `f32`: the upper halves of their bits.
+#[inline(always)]
+fn widen(halves: __m128i) -> __m256 {
+    // SAFETY: only called with a token, which proves the instructions.
+    unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves))) }
+}
+
+/// The upper halves, rounded by what is cut off: a half and more of the last place carries into it, a half exactly only
+/// where the last place is odd.
+#[inline(always)]
+fn narrow(v: __m256) -> __m128i {
+    // SAFETY: as above.
+    unsafe {
+        let bits = _mm256_castps_si256(v);
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+        // A NaN could carry into infinity; its quiet bit is set instead.
+        let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
+        let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
+        let halves = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan));
+        // Packing works within each half of the register; the two are brought together.
+        let packed = _mm256_packus_epi32(halves, halves);
+        _mm256_castsi256_si128(_mm256_permute4x64_epi64::<0b10_00>(packed))
+    }
+}
+
 impl Avx2 {
     /// A machine with AVX-512 has AVX2 as well, see [`Isa::is_available`].
     #[inline(always)]
-    pub(super) fn of_avx512(_: Avx512) -> Avx2 {
+    pub(super) fn of_avx512<const BF16: bool>(_: Avx512<BF16>) -> Avx2 {
         Avx2(())
     }
 
@@ -89,6 +117,57 @@ impl Simd for Avx2 {
         // SAFETY: masked lanes are not accessed, the others the caller promises; the token proves the
         // instructions.
         unsafe { _mm256_maskstore_ps(p, mask_of(n), v) }
+    }
+
+    #[inline(always)]
+    fn splat_bits(self, bits: u32) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_castsi256_ps(_mm256_set1_epi32(bits as i32)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const bf16) -> __m256 {
+        // SAFETY: the caller promises 8 readable numbers; the token proves the instructions.
+        widen(unsafe { _mm_loadu_si128(p.cast()) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16_partial(self, p: *const bf16, n: usize) -> __m256 {
+        let mut halves = [0u16; 8];
+        // SAFETY: the caller promises min(n, 8) readable numbers, and the array holds as many; the token proves the
+        // instructions.
+        unsafe {
+            std::ptr::copy_nonoverlapping(p.cast(), halves.as_mut_ptr(), n.min(8));
+            widen(_mm_loadu_si128(halves.as_ptr().cast()))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut bf16, v: __m256) {
+        // SAFETY: the caller promises 8 writable numbers; the token proves the instructions.
+        unsafe { _mm_storeu_si128(p.cast(), narrow(v)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16_partial(self, p: *mut bf16, n: usize, v: __m256) {
+        let mut halves = [0u16; 8];
+        // SAFETY: the caller promises min(n, 8) writable numbers, and the array holds as many; the token proves the
+        // instructions.
+        unsafe {
+            _mm_storeu_si128(halves.as_mut_ptr().cast(), narrow(v));
+            std::ptr::copy_nonoverlapping(halves.as_ptr(), p.cast(), n.min(8));
+        }
+    }
+
+    #[inline(always)]
+    fn dot_bf16(self, a: __m256, b: __m256, sum: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            let upper = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+            let first = |v| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(v)));
+            let second = |v| _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(v), upper));
+            _mm256_fmadd_ps(second(a), second(b), _mm256_fmadd_ps(first(a), first(b), sum))
+        }
     }
 
     #[inline(always)]

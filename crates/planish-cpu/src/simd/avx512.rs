@@ -5,23 +5,66 @@
 
 use std::arch::x86_64::*;
 
+use half::bf16;
+
 use super::{Avx2, Simd, SimdOp};
 use crate::isa::Isa;
 
-/// A proof that this machine has AVX-512 F, BW, DQ and VL.
+/// A proof that this machine has AVX-512 F, BW, DQ and VL, and where `BF16`, that it has AVX512-BF16 as well.
 #[derive(Clone, Copy, Debug)]
-pub struct Avx512(());
+pub struct Avx512<const BF16: bool>(());
 
 #[inline(always)]
 fn mask_of(n: usize) -> __mmask16 {
     ((1u32 << n.min(16)) - 1) as __mmask16
 }
 
-impl Avx512 {
+/// Sixteen `bf16` as `f32`: the upper halves of their bits.
+#[inline(always)]
+fn widen(halves: __m256i) -> __m512 {
+    // SAFETY: only called with a token, which proves the instructions.
+    unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves))) }
+}
+
+/// The upper halves, rounded by what is cut off: a half and more of the last place carries into it, a half exactly only
+/// where the last place is odd.
+#[inline(always)]
+fn narrow(v: __m512) -> __m256i {
+    // SAFETY: as above.
+    unsafe {
+        let bits = _mm512_castps_si512(v);
+        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+        let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        // A NaN could carry into infinity; its quiet bit is set instead.
+        let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x0040_0000));
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+        _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(_mm512_mask_blend_epi32(nan, rounded, quiet)))
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[inline]
+fn narrow_bf16(v: __m512) -> __m256i {
+    // SAFETY: both are 256 bits without meaning of their own.
+    unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v)) }
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[inline]
+fn dot(a: __m512, b: __m512, sum: __m512) -> __m512 {
+    // SAFETY: both are 512 bits without meaning of their own.
+    unsafe {
+        let (a, b) = (std::mem::transmute::<__m512, __m512bh>(a), std::mem::transmute::<__m512, __m512bh>(b));
+        _mm512_dpbf16_ps(sum, a, b)
+    }
+}
+
+impl<const BF16: bool> Avx512<BF16> {
     /// The token, where the machine has the instructions.
     #[inline]
-    pub fn new() -> Option<Avx512> {
-        Isa::Avx512.is_available().then_some(Avx512(()))
+    pub fn new() -> Option<Self> {
+        let there = if BF16 { Isa::Avx512.has_bf16() } else { Isa::Avx512.is_available() };
+        there.then_some(Avx512(()))
     }
 }
 
@@ -39,7 +82,7 @@ static EXP2_OF_STEPS: Steps = Steps([
     0x3f77_44fd, 0x3f77_fbb8, 0x3f78_ccdf, 0x3f79_b907, 0x3f7a_c0c7, 0x3f7b_e4ba, 0x3f7d_257d, 0x3f7e_83b3,
 ]);
 
-impl Simd for Avx512 {
+impl<const BF16: bool> Simd for Avx512<BF16> {
     const ISA: Isa = Isa::Avx512;
     const LANES: usize = 16;
     type F32 = __m512;
@@ -56,11 +99,68 @@ impl Simd for Avx512 {
     fn call<O: SimdOp>(self, op: O) -> O::Output {
         #[inline(never)]
         #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-        fn enabled<O: SimdOp>(simd: Avx512, op: O) -> O::Output {
+        fn enabled<O: SimdOp>(simd: Avx512<false>, op: O) -> O::Output {
+            op.eval(simd)
+        }
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+        fn enabled_bf16<O: SimdOp>(simd: Avx512<true>, op: O) -> O::Output {
             op.eval(simd)
         }
         // SAFETY: the token proves that the features were detected.
-        unsafe { enabled(self, op) }
+        unsafe { if BF16 { enabled_bf16(Avx512(()), op) } else { enabled(Avx512(()), op) } }
+    }
+
+    #[inline(always)]
+    fn splat_bits(self, bits: u32) -> __m512 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm512_castsi512_ps(_mm512_set1_epi32(bits as i32)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const bf16) -> __m512 {
+        // SAFETY: the caller promises 16 readable numbers; the token proves the instructions.
+        widen(unsafe { _mm256_loadu_si256(p.cast()) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16_partial(self, p: *const bf16, n: usize) -> __m512 {
+        // SAFETY: masked lanes are not accessed, the others the caller promises; the token proves the
+        // instructions.
+        widen(unsafe { _mm256_maskz_loadu_epi16(mask_of(n), p.cast()) })
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut bf16, v: __m512) {
+        // SAFETY: the caller promises 16 writable numbers; the token proves the instructions.
+        unsafe {
+            let halves = if BF16 { narrow_bf16(v) } else { narrow(v) };
+            _mm256_storeu_si256(p.cast(), halves);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16_partial(self, p: *mut bf16, n: usize, v: __m512) {
+        // SAFETY: masked lanes are not accessed, the others the caller promises; the token proves the
+        // instructions.
+        unsafe {
+            let halves = if BF16 { narrow_bf16(v) } else { narrow(v) };
+            _mm256_mask_storeu_epi16(p.cast(), mask_of(n), halves);
+        }
+    }
+
+    #[inline(always)]
+    fn dot_bf16(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            if BF16 {
+                return dot(a, b, sum);
+            }
+            let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+            let first = |v| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(v)));
+            let second = |v| _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(v), upper));
+            _mm512_fmadd_ps(second(a), second(b), _mm512_fmadd_ps(first(a), first(b), sum))
+        }
     }
 
     #[inline(always)]

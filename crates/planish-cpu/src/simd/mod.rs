@@ -20,6 +20,7 @@ pub use avx512::Avx512;
 pub use portable::Portable;
 
 use crate::isa::Isa;
+use half::bf16;
 
 /// The vector instructions of one instruction set. See the module for how to use it.
 ///
@@ -78,6 +79,39 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `min(n, LANES)` numbers must be writable at `p`; nothing behind them is touched.
     unsafe fn store_partial(self, p: *mut f32, n: usize, v: Self::F32);
+
+    /// The same 32 bits in every lane, whatever they mean.
+    fn splat_bits(self, bits: u32) -> Self::F32;
+
+    /// Reads a vector of `bf16` as `f32`; the address needs no more alignment than its element.
+    ///
+    /// # Safety
+    /// `LANES` numbers must be readable at `p`.
+    unsafe fn load_bf16(self, p: *const bf16) -> Self::F32;
+
+    /// [`Simd::load_partial`] of `bf16`.
+    ///
+    /// # Safety
+    /// `min(n, LANES)` numbers must be readable at `p`; nothing behind them is touched.
+    unsafe fn load_bf16_partial(self, p: *const bf16, n: usize) -> Self::F32;
+
+    /// Rounds to `bf16` and writes, as [`bf16::from_f32`] does: to nearest, ties to even, NaN to a quiet NaN. With the
+    /// instruction for it, numbers below the smallest normal one become zeros of their sign.
+    ///
+    /// # Safety
+    /// `LANES` numbers must be writable at `p`.
+    unsafe fn store_bf16(self, p: *mut bf16, v: Self::F32);
+
+    /// [`Simd::store_bf16`] of the first `n` lanes (all of them where `n >= LANES`).
+    ///
+    /// # Safety
+    /// `min(n, LANES)` numbers must be writable at `p`; nothing behind them is touched.
+    unsafe fn store_bf16_partial(self, p: *mut bf16, n: usize, v: Self::F32);
+
+    /// `sum + a0 b0 + a1 b1`, where the 32 bits of each lane of `a` and `b` are two `bf16`, the first in the lower half.
+    ///
+    /// How often it is rounded, and whether numbers below the smallest normal one count, is the machine's choice.
+    fn dot_bf16(self, a: Self::F32, b: Self::F32, sum: Self::F32) -> Self::F32;
 
     /// `a + b`
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
@@ -172,7 +206,7 @@ pub fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => {
-            if let Some(simd) = Avx512::new() {
+            if let Some(simd) = Avx512::<false>::new() {
                 return simd.call(op);
             }
         }
@@ -185,6 +219,20 @@ pub fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
         _ => {}
     }
     Portable.call(op)
+}
+
+/// [`dispatch`] for work on `bf16`: with the instructions for it where `isa` and this machine have them.
+///
+/// Apart from [`dispatch`], so that work which never sees a `bf16` is not compiled once more.
+#[inline]
+pub fn dispatch_bf16<O: SimdOp>(isa: Isa, op: O) -> O::Output {
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Avx512
+        && let Some(simd) = Avx512::<true>::new()
+    {
+        return simd.call(op);
+    }
+    dispatch(isa, op)
 }
 
 /// Asks for the cache line at an address, which need not be readable: it is a hint.

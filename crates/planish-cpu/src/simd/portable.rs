@@ -4,6 +4,8 @@
 //! [`Simd::mul_add`]: a fused multiply-add without the instruction would be a function call, so this one rounds
 //! twice.
 
+use half::bf16;
+
 use super::{Simd, SimdOp};
 use crate::isa::Isa;
 
@@ -35,6 +37,21 @@ fn zip(a: F32x8, b: F32x8, f: impl Fn(f32, f32) -> f32) -> F32x8 {
 #[inline(always)]
 fn compare(a: F32x8, b: F32x8, f: impl Fn(f32, f32) -> bool) -> [bool; LANES] {
     std::array::from_fn(|i| f(a.0[i], b.0[i]))
+}
+
+/// The number whose upper half a `bf16` is.
+#[inline(always)]
+fn widen(x: bf16) -> f32 {
+    f32::from_bits(u32::from(x.to_bits()) << 16)
+}
+
+/// As [`bf16::from_f32`], in a form that the compiler can vectorise.
+#[inline(always)]
+fn narrow(x: f32) -> bf16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+    let bits = if x.is_nan() { bits | 0x0040_0000 } else { rounded };
+    bf16::from_bits((bits >> 16) as u16)
 }
 
 impl Simd for Portable {
@@ -84,6 +101,44 @@ impl Simd for Portable {
     unsafe fn store_partial(self, p: *mut f32, n: usize, v: F32x8) {
         // SAFETY: the caller promises min(n, LANES) writable numbers, and the array holds as many.
         unsafe { std::ptr::copy_nonoverlapping(v.0.as_ptr(), p, n.min(LANES)) };
+    }
+
+    #[inline(always)]
+    fn splat_bits(self, bits: u32) -> F32x8 {
+        F32x8([f32::from_bits(bits); LANES])
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const bf16) -> F32x8 {
+        // SAFETY: the caller promises LANES readable numbers; the read is unaligned.
+        F32x8(unsafe { p.cast::<[bf16; LANES]>().read_unaligned() }.map(widen))
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16_partial(self, p: *const bf16, n: usize) -> F32x8 {
+        let mut out = [bf16::ZERO; LANES];
+        // SAFETY: the caller promises min(n, LANES) readable numbers, and the array holds as many.
+        unsafe { std::ptr::copy_nonoverlapping(p, out.as_mut_ptr(), n.min(LANES)) };
+        F32x8(out.map(widen))
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut bf16, v: F32x8) {
+        // SAFETY: the caller promises LANES writable numbers; the write is unaligned.
+        unsafe { p.cast::<[bf16; LANES]>().write_unaligned(v.0.map(narrow)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16_partial(self, p: *mut bf16, n: usize, v: F32x8) {
+        // SAFETY: the caller promises min(n, LANES) writable numbers, and the array holds as many.
+        unsafe { std::ptr::copy_nonoverlapping(v.0.map(narrow).as_ptr(), p, n.min(LANES)) };
+    }
+
+    #[inline(always)]
+    fn dot_bf16(self, a: F32x8, b: F32x8, sum: F32x8) -> F32x8 {
+        let first = |v| map(v, |x| f32::from_bits(x.to_bits() << 16));
+        let second = |v| map(v, |x| f32::from_bits(x.to_bits() & 0xffff_0000));
+        self.mul_add(second(a), second(b), self.mul_add(first(a), first(b), sum))
     }
 
     #[inline(always)]

@@ -9,11 +9,13 @@ use super::rates;
 use super::tune::{self, Contender, Contest, Tuning};
 use super::wisdom::{self, Winner, Wisdom};
 use planish_cpu::conv::{ConvProblem, PreparedConv, WeightsKey, algorithms, plain_error};
+use planish_cpu::element::{ElementType, Factor};
 use planish_cpu::isa::Isa;
 use planish_cpu::matmul::PackedMatrix;
 use planish_cpu::rates::Rates;
 use planish_cpu::threads::ThreadPool;
 use planish_graph::{Error, Result, Tensor};
+use std::any::Any;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -84,8 +86,8 @@ pub(crate) struct Request<'a> {
 /// Packed weights by what they were packed from; the tensors are kept, so that their addresses stay theirs.
 type PackedWeights = HashMap<(usize, usize, WeightsKey), (Tensor, Option<Tensor>, Arc<dyn PreparedConv>)>;
 
-/// Packed matrices by address, orientation and scale of what they were packed from.
-type PackedMatrices = HashMap<(usize, bool, u32), (Tensor, Arc<PackedMatrix>)>;
+/// Packed matrices by address, orientation and scale of what they were packed from and the element they were packed to.
+type PackedMatrices = HashMap<(usize, bool, u32, ElementType), (Tensor, Arc<dyn Any + Send + Sync>)>;
 
 /// Chooses algorithms for one session.
 pub struct Chooser {
@@ -138,7 +140,7 @@ impl Chooser {
                 estimated: self.rates.milliseconds(&a.work(problem, self.isa, self.threads)),
                 measured: remembered.measured(a.name()),
                 error: a.error(problem),
-                admitted: a.error(problem) <= self.options.max_error.max(plain_error(problem)),
+                admitted: a.error(problem) <= self.largest_error(problem),
             })
             .collect();
         if let Some(only) = self.options.only.as_deref().filter(|o| found.iter().any(|c| c.algorithm == *o)) {
@@ -154,6 +156,15 @@ impl Chooser {
     /// What the times of a problem are remembered under.
     fn key(&self, problem: &ConvProblem) -> String {
         format!("{problem:?} threads {} error {:e}", self.threads, self.options.max_error)
+    }
+
+    /// The largest error that an algorithm may have: what is kept shorter than `f32` may lose as much once more.
+    fn largest_error(&self, problem: &ConvProblem) -> f32 {
+        let lost = match problem.element {
+            ElementType::F32 => 0.0,
+            short => short.rounding(),
+        };
+        self.options.max_error.max(plain_error(problem)).max(lost)
     }
 
     /// Whether convolutions may be computed together; not where one algorithm is tried.
@@ -245,15 +256,16 @@ impl Chooser {
     }
 
     /// `matrix` (K×N, or N×K where `transposed`) times `scale`, packed; the same for every plan of the session.
-    pub(crate) fn packed_matrix(
+    pub(crate) fn packed_matrix<T: Factor>(
         &self,
         matrix: &Tensor,
         transposed: bool,
         scale: f32,
-    ) -> Result<Arc<PackedMatrix>> {
-        let key = (matrix.bytes().as_ptr() as usize, transposed, scale.to_bits());
-        if let Some((_, packed)) = lock(&self.matrices).get(&key) {
-            return Ok(packed.clone());
+    ) -> Result<Arc<PackedMatrix<T>>> {
+        let key = (matrix.bytes().as_ptr() as usize, transposed, scale.to_bits(), T::TYPE);
+        let known = lock(&self.matrices).get(&key).map(|(_, packed)| packed.clone());
+        if let Some(packed) = known.and_then(|packed| packed.downcast().ok()) {
+            return Ok(packed);
         }
         let &[first, second] = matrix.shape() else {
             return Err(Error::invalid(format!("a matrix of shape {:?}", matrix.shape())));

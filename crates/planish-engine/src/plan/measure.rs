@@ -6,8 +6,11 @@
 //! disturbance of the machine meets all of them, and the fastest of an algorithm's rounds counts: whatever is slower was
 //! disturbed.
 
-use planish_cpu::conv::{ConvCall, ConvProblem, PreparedConv};
+use crate::run::environment::Stored;
+use planish_cpu::conv::{ConvCall, ConvElement, ConvProblem, PreparedConv};
+use planish_cpu::element::Element;
 use planish_cpu::epilogue::Epilogue;
+use planish_cpu::for_element;
 use planish_cpu::threads::ThreadPool;
 use planish_cpu::view::{Rows, RowsMut};
 use planish_graph::{DType, Error, Result, Tensor};
@@ -76,25 +79,34 @@ impl<'a> Bench<'a> {
 
     /// One run, in milliseconds.
     fn run(&mut self, problem: &ConvProblem, prepared: &dyn PreparedConv) -> Result<f64> {
+        for_element!(problem.element, T => self.run_on::<T>(problem, prepared))
+    }
+
+    /// [`Bench::run`] on the problem's element.
+    fn run_on<T: ConvElement + Stored>(
+        &mut self,
+        problem: &ConvProblem,
+        prepared: &dyn PreparedConv,
+    ) -> Result<f64> {
         let (in_rows, out_rows) = (problem.in_rows(), problem.out_rows());
         let input_len = in_rows.saturating_mul(problem.in_channels);
         let output_len = out_rows.saturating_mul(problem.out_channels);
-        if grown(&mut self.input, input_len)? {
+        if grown::<T>(&mut self.input, input_len)? {
             // Anything but zeros and denormals.
-            for (i, x) in self.input.as_mut_slice::<f32>()?.iter_mut().enumerate() {
-                *x = (i % 17) as f32 * 0.1 - 0.8;
+            for (i, x) in self.input.as_mut_slice::<T>()?.iter_mut().enumerate() {
+                *x = <T as Element>::from_f32((i % 17) as f32 * 0.1 - 0.8);
             }
         }
         let workspace = prepared.workspace_len(problem, self.pool.threads());
-        grown(&mut self.output, output_len)?;
-        grown(&mut self.workspace, workspace)?;
-        let input = &self.input.as_slice::<f32>()?[..input_len];
+        grown::<T>(&mut self.output, output_len)?;
+        grown::<f32>(&mut self.workspace, workspace)?;
+        let input = &self.input.as_slice::<T>()?[..input_len];
         let evicting = self.evicting.as_slice::<f32>()?;
         self.pool.run(self.pool.threads(), &|_| touch(evicting));
         self.pool.run_ranges(input_len, 1 << 14, |part| touch(&input[part]));
         let from =
             Rows::dense(input, in_rows, problem.in_channels).map_err(|e| Error::invalid(e.to_string()))?;
-        let output = &mut self.output.as_mut_slice::<f32>()?[..output_len];
+        let output = &mut self.output.as_mut_slice::<T>()?[..output_len];
         let to = RowsMut::dense(output, out_rows, problem.out_channels);
         let to = to.map_err(|e| Error::invalid(e.to_string()))?;
         let workspace = &mut self.workspace.as_mut_slice::<f32>()?[..workspace];
@@ -105,18 +117,18 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Makes a tensor at least `len` numbers long; whether it had to.
-fn grown(tensor: &mut Tensor, len: usize) -> Result<bool> {
-    if tensor.as_slice::<f32>()?.len() >= len {
+/// Makes a tensor at least `len` numbers of this element long; whether it had to.
+fn grown<T: planish_graph::Element>(tensor: &mut Tensor, len: usize) -> Result<bool> {
+    if tensor.as_slice::<T>().is_ok_and(|numbers| numbers.len() >= len) {
         return Ok(false);
     }
-    *tensor = Tensor::zeros(DType::F32, &[len])?;
+    *tensor = Tensor::zeros(T::DTYPE, &[len])?;
     Ok(true)
 }
 
 /// Reads a number of every cache line.
-fn touch(numbers: &[f32]) {
-    for line in numbers.chunks(16) {
+fn touch<T: Copy>(numbers: &[T]) {
+    for line in numbers.chunks(64 / size_of::<T>()) {
         black_box(line[0]);
     }
 }
@@ -125,20 +137,28 @@ fn touch(numbers: &[f32]) {
 mod tests {
     use super::*;
     use planish_cpu::conv::algorithms;
+    use planish_cpu::element::ElementType;
     use planish_cpu::isa::Isa;
 
     #[test]
     fn every_candidate_is_timed() {
-        let problem = ConvProblem::new_2d(1, 8, 8, [12, 12], [3, 3]);
-        let weights = vec![0.5; problem.weights_len()];
-        let able = algorithms().iter().filter(|a| a.accepts(&problem, Isa::Portable).is_ok());
-        let prepared: Vec<_> =
-            able.map(|a| a.prepare(&problem, Isa::Portable, &weights, None).unwrap()).collect();
-        let candidates: Vec<&dyn PreparedConv> = prepared.iter().map(|p| p.as_ref()).collect();
         let pool = ThreadPool::new(2);
         let mut bench = Bench::new(&pool).unwrap();
+        // Memory that was taken for one element serves the other, too.
+        for element in [ElementType::F32, ElementType::Bf16, ElementType::F32] {
+            let problem = ConvProblem { element, ..ConvProblem::new_2d(1, 8, 8, [12, 12], [3, 3]) };
+            time_all(&problem, &mut bench);
+        }
+    }
+
+    fn time_all(problem: &ConvProblem, bench: &mut Bench<'_>) {
+        let weights = vec![0.5; problem.weights_len()];
+        let able = algorithms().iter().filter(|a| a.accepts(problem, Isa::Portable).is_ok());
+        let prepared: Vec<_> =
+            able.map(|a| a.prepare(problem, Isa::Portable, &weights, None).unwrap()).collect();
+        let candidates: Vec<&dyn PreparedConv> = prepared.iter().map(|p| p.as_ref()).collect();
         let effort = Effort { rounds: [2, 3], time: Duration::ZERO, beaten: 1.5 };
-        let times = bench.race(&problem, &candidates, effort).unwrap();
+        let times = bench.race(problem, &candidates, effort).unwrap();
         assert!(times.len() == candidates.len() && times.iter().all(|t| t.is_finite() && *t > 0.0));
     }
 }

@@ -4,7 +4,7 @@
 //! Lee 2020, "Efficient Memory Management for Deep Neural Net Inference", arXiv 2001.03288, section 4.2). Within a few
 //! percent of the lower bound on convolutional networks, and quick.
 
-/// A buffer's length in elements and the first and last step that touch it.
+/// A buffer's length in words of 4 bytes and the first and last step that touch it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Life {
     pub(crate) len: usize,
@@ -12,14 +12,14 @@ pub(crate) struct Life {
     pub(crate) last: usize,
 }
 
-/// Where each buffer starts, in elements, and how long the arena is.
+/// Where each buffer starts, in words, and how long the arena is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Layout {
     pub(crate) offsets: Vec<usize>,
     pub(crate) len: usize,
 }
 
-/// Buffers start at multiples of this many elements: one cache line.
+/// Buffers start at multiples of this many words: one cache line.
 const ALIGNMENT: usize = 16;
 
 /// Assigns offsets. Lengths are summed with saturation: a plan that cannot fit shows as an arena of `usize::MAX`.

@@ -1,6 +1,7 @@
 //! A plan: a graph compiled for one machine and one set of input shapes.
 //!
-//! Planning goes: [`crate::passes::specialise`] resolves shapes; `layout` decides which values are kept channels-last;
+//! Planning goes: [`crate::passes::specialise`] resolves shapes; `layout` decides which values are kept channels-last,
+//! `precision` which are kept short;
 //! `placement` lets producers write straight into the concatenation that reads them; `lower` turns each node into
 //! steps, asking [`choose`] for each convolution's algorithm; `memory` gives every buffer an address. A node for which
 //! there is no kernel becomes a step that runs its reference evaluation, so that every graph runs.
@@ -13,11 +14,13 @@ pub(crate) mod lower;
 pub mod measure;
 pub(crate) mod memory;
 pub(crate) mod placement;
+pub(crate) mod precision;
 pub mod rates;
 pub mod tune;
 pub mod wisdom;
 
 use crate::run::environment::Environment;
+use planish_cpu::element::ElementType;
 use planish_graph::{DType, Result, Tensor};
 
 /// A window of an arena buffer: `rows` runs of `channels` elements, `row_stride` apart.
@@ -29,6 +32,8 @@ pub(crate) struct BufferView {
     pub(crate) rows: usize,
     pub(crate) channels: usize,
     pub(crate) row_stride: usize,
+    /// What the elements are.
+    pub(crate) element: ElementType,
 }
 
 impl BufferView {
@@ -50,7 +55,7 @@ impl BufferView {
 /// Where a value is found at run time.
 #[derive(Clone, Debug)]
 pub(crate) enum Operand {
-    /// In the arena, `f32`.
+    /// In the arena.
     Buffer(BufferView),
     /// An input of the graph, seen as dense rows.
     Input { index: usize, rows: usize, channels: usize },
@@ -61,6 +66,14 @@ pub(crate) enum Operand {
 }
 
 impl Operand {
+    /// What the elements are; of a tensor that no kernel reads, nothing is meant by it.
+    pub(crate) fn element(&self) -> ElementType {
+        match self {
+            Operand::Buffer(view) => view.element,
+            Operand::Constant { tensor, .. } if tensor.dtype() == DType::BF16 => ElementType::Bf16,
+            Operand::Input { .. } | Operand::Constant { .. } | Operand::Heap(_) => ElementType::F32,
+        }
+    }
     /// Whether consecutive rows follow each other without a gap.
     pub(crate) fn is_dense(&self) -> bool {
         match self {

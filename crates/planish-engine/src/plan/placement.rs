@@ -8,6 +8,7 @@
 
 use super::layout::Layout;
 use super::lower::{self, Facts};
+use planish_cpu::element::ElementType;
 use planish_graph::ValueId;
 use std::collections::HashMap;
 
@@ -21,7 +22,11 @@ pub(crate) struct Placement {
 }
 
 /// The values that are written into another value's memory.
-pub(crate) fn assign(known: &Facts<'_>, layouts: &[Layout]) -> HashMap<ValueId, Placement> {
+pub(crate) fn assign(
+    known: &Facts<'_>,
+    layouts: &[Layout],
+    elements: &[ElementType],
+) -> HashMap<ValueId, Placement> {
     let Facts { graph, facts } = *known;
     let mut places: HashMap<ValueId, Placement> = HashMap::new();
     let producers = graph.producers();
@@ -44,7 +49,8 @@ pub(crate) fn assign(known: &Facts<'_>, layouts: &[Layout]) -> HashMap<ValueId, 
         let base = places.get(&output).copied().unwrap_or(Placement { root: output, channel: 0 });
         let mut channel = base.channel;
         for input in inputs {
-            if movable(input) && !places.contains_key(&input) && input != base.root {
+            let alike = elements[input.0 as usize] == elements[base.root.0 as usize];
+            if alike && movable(input) && !places.contains_key(&input) && input != base.root {
                 places.insert(input, Placement { root: base.root, channel });
             }
             channel += channels(input);

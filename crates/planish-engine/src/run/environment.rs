@@ -3,16 +3,22 @@
 use crate::plan::layout::Layout;
 use crate::plan::{BufferView, Operand};
 use crate::run::arena::Arena;
+use planish_cpu::element::Element;
 use planish_cpu::isa::Isa;
 use planish_cpu::strided::{Strided, StridedMut};
 use planish_cpu::threads::ThreadPool;
 use planish_cpu::view::{Rows, RowsMut};
 use planish_graph::{Error, Result, Tensor};
 
+/// An element of buffers and of tensors.
+pub(crate) trait Stored: Element + planish_graph::Element {}
+
+impl<T: Element + planish_graph::Element> Stored for T {}
+
 /// The surroundings of a step.
 pub(crate) struct Environment<'a> {
     pub(crate) arena: &'a mut Arena,
-    /// Where each buffer starts in the arena, in elements.
+    /// Where each buffer starts in the arena, in words.
     pub(crate) offsets: &'a [usize],
     /// The graph's inputs, as the caller gave them.
     pub(crate) inputs: &'a [Tensor],
@@ -25,22 +31,24 @@ pub(crate) struct Environment<'a> {
 }
 
 impl Environment<'_> {
-    fn address(&mut self, view: &BufferView) -> *mut f32 {
-        // SAFETY: the memory plan made the arena long enough for every view of every buffer, so the offset is inside.
-        unsafe { self.arena.start().as_ptr().add(self.offsets[view.buffer] + view.start) }
+    /// Where a view starts, whose element must be `T`.
+    fn address<T: Element>(&mut self, view: &BufferView) -> *mut T {
+        assert_eq!(view.element, T::TYPE, "a step was planned on another element");
+        // SAFETY: the memory plan made the arena long enough for every view of every buffer, so the offsets are inside.
+        unsafe { self.arena.start().as_ptr().add(self.offsets[view.buffer]).cast::<T>().add(view.start) }
     }
 
-    /// An `f32` operand as rows of its view.
-    pub(crate) fn rows(&mut self, operand: &Operand) -> Result<Rows<'static>> {
+    /// An operand as rows of its view.
+    pub(crate) fn rows<T: Stored>(&mut self, operand: &Operand) -> Result<Rows<'static, T>> {
         let (pointer, view) = match operand {
             Operand::Buffer(view) => {
-                (self.address(view).cast_const(), (view.rows, view.channels, view.row_stride))
+                (self.address::<T>(view).cast_const(), (view.rows, view.channels, view.row_stride))
             }
             Operand::Input { index, rows, channels } => {
-                (self.inputs[*index].as_slice::<f32>()?.as_ptr(), (*rows, *channels, *channels))
+                (self.inputs[*index].as_slice::<T>()?.as_ptr(), (*rows, *channels, *channels))
             }
             Operand::Constant { tensor, rows, channels } => {
-                (tensor.as_slice::<f32>()?.as_ptr(), (*rows, *channels, *channels))
+                (tensor.as_slice::<T>()?.as_ptr(), (*rows, *channels, *channels))
             }
             Operand::Heap(_) => {
                 return Err(Error::invalid("a kernel was planned on a tensor made at run time"));
@@ -53,15 +61,19 @@ impl Environment<'_> {
     }
 
     /// A buffer's view to write.
-    pub(crate) fn rows_mut(&mut self, view: &BufferView) -> RowsMut<'static> {
+    pub(crate) fn rows_mut<T: Element>(&mut self, view: &BufferView) -> RowsMut<'static, T> {
         let pointer = self.address(view);
         // SAFETY: as for `rows`; and the memory plan gives these elements to this step alone while it runs (elementwise
         // steps that write over an input read each element before they write it, through raw addresses).
         unsafe { RowsMut::from_raw(pointer, view.rows, view.channels, view.row_stride) }
     }
 
-    /// An `f32` operand as a tensor of `physical` extents, in its memory order.
-    pub(crate) fn strided(&mut self, operand: &Operand, physical: &[usize]) -> Result<Strided<'static>> {
+    /// An operand as a tensor of `physical` extents, in its memory order.
+    pub(crate) fn strided<T: Stored>(
+        &mut self,
+        operand: &Operand,
+        physical: &[usize],
+    ) -> Result<Strided<'static, T>> {
         let rows = self.rows(operand)?;
         let strides = strides(physical, rows.row_stride());
         // SAFETY: as for `rows`, whose elements these are: the last axis is a row, the others count rows.
@@ -69,7 +81,11 @@ impl Environment<'_> {
     }
 
     /// A buffer's view as a tensor of `physical` extents, to write.
-    pub(crate) fn strided_mut(&mut self, view: &BufferView, physical: &[usize]) -> StridedMut<'static> {
+    pub(crate) fn strided_mut<T: Element>(
+        &mut self,
+        view: &BufferView,
+        physical: &[usize],
+    ) -> StridedMut<'static, T> {
         let rows = self.rows_mut(view);
         let strides = strides(physical, rows.row_stride());
         // SAFETY: as for `rows_mut`, whose elements these are.
@@ -99,7 +115,7 @@ impl Environment<'_> {
                 self.heap[*slot].clone().ok_or_else(|| Error::invalid("a tensor was read before it was made"))
             }
             Operand::Buffer(_) => {
-                let rows = self.rows(operand)?;
+                let rows = self.rows::<f32>(operand)?;
                 let shape = shape.ok_or_else(|| Error::invalid("a buffer without a shape was read"))?;
                 let mut tensor = Tensor::zeros(planish_graph::DType::F32, shape)?;
                 let target = tensor.as_mut_slice::<f32>()?;

@@ -11,6 +11,7 @@ use super::profile::{Profile, StepProfile};
 use crate::passes::{self, PassReport};
 use crate::plan::choose::{Chooser, ChooserOptions};
 use crate::plan::{self, Plan};
+use planish_cpu::element::ElementType;
 use planish_cpu::isa::Isa;
 use planish_cpu::threads::ThreadPool;
 use planish_graph::error::Context;
@@ -31,6 +32,8 @@ pub struct SessionOptions {
     pub isa: Option<Isa>,
     /// Cap on the bytes of tensors and working memory, weights included.
     pub max_memory: usize,
+    /// What activations and the weights of products are kept as, where kernels allow it: see [`Session::precision`].
+    pub precision: ElementType,
     /// Whether the passes run; without them the graph is planned as it stands.
     pub optimise: bool,
     /// How algorithms are chosen.
@@ -50,6 +53,7 @@ impl Default for SessionOptions {
             threads: 0,
             isa: None,
             max_memory: SessionOptions::DEFAULT_MAX_MEMORY,
+            precision: ElementType::F32,
             optimise: true,
             chooser: ChooserOptions::default(),
         }
@@ -75,6 +79,7 @@ pub struct Session {
     reports: Vec<PassReport>,
     pool: ThreadPool,
     isa: Isa,
+    precision: ElementType,
     budget: Arc<Budget>,
     chooser: Chooser,
     /// Most recently used last.
@@ -114,6 +119,10 @@ impl Session {
             reports,
             pool: ThreadPool::new(threads),
             isa,
+            precision: match options.precision {
+                ElementType::Bf16 if !isa.has_bf16() => ElementType::F32,
+                asked => asked,
+            },
             budget,
             chooser: Chooser::new(isa, threads, &options.chooser),
             plans: Mutex::new(Vec::new()),
@@ -131,6 +140,11 @@ impl Session {
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+    /// What activations are kept as: what was asked for, or `f32` where the instruction set in use has no instructions
+    /// for it, because emulating them is slower. Sums are `f32` either way, and so are inputs and outputs.
+    pub fn precision(&self) -> ElementType {
+        self.precision
     }
     /// The number of threads in use.
     pub fn threads(&self) -> usize {
@@ -205,7 +219,8 @@ impl Session {
                 )));
             }
         }
-        let target = plan::lower::Target { isa: self.isa, pool: &self.pool, chooser: &self.chooser };
+        let (pool, chooser) = (&self.pool, &self.chooser);
+        let target = plan::lower::Target { isa: self.isa, pool, chooser, element: self.precision };
         let plan = plan::lower::lower(&specialised.graph, &specialised.facts, &target)?;
         // Asked now, so that a shape too large fails with its cause and not in the middle of a run.
         if plan.arena_bytes() > self.budget.cap() {

@@ -68,7 +68,8 @@ use self::grid::Grid;
 use self::run::Run;
 use self::transform::Roots;
 use self::weights::Spectra;
-use super::{ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey};
+use super::{AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, WeightsKey};
+use crate::element::ElementType;
 use crate::isa::Isa;
 use crate::matmul::AlignedNumbers;
 use crate::rates::Work;
@@ -97,6 +98,7 @@ pub(super) const SIXTY_FOUR: Fft = Fft { name: "fft 64x64", size: 64 };
 impl Fft {
     /// The tiles of a problem, or why it is none for this algorithm.
     fn grid(&self, problem: &ConvProblem) -> Result<Grid, String> {
+        problem.check_f32(self.name)?;
         let grid = Grid::new(problem, self.size)?;
         // Per tile and pair of channels: two multiply-adds for each number of the spectrum, or one for each tap and
         // output.
@@ -123,6 +125,10 @@ impl Fft {
 impl ConvAlgorithm for Fft {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn elements(&self) -> &'static [ElementType] {
+        &[ElementType::F32]
     }
 
     fn accepts(&self, problem: &ConvProblem, _isa: Isa) -> Result<(), String> {
@@ -197,10 +203,10 @@ impl PreparedConv for Prepared {
         }
     }
 
-    unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: ConvCall<'_>) {
+    unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: AnyCall<'_>) {
         let isa = self.key.isa;
         let Ok(grid) = self.algorithm.grid(problem) else { return };
-        let ConvCall { input, epilogue, output, workspace } = call;
+        let Some(ConvCall { input, epilogue, output, workspace }) = f32::restore(call) else { return };
         let blocking = self.algorithm.blocking(&grid, problem, isa, pool.threads());
         let channelwise = is_channelwise(problem);
         let columns = problem.out_channels / self.groups.len();

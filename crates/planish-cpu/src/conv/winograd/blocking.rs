@@ -2,10 +2,11 @@
 
 use super::super::ConvProblem;
 use super::grid::{Form, Grid};
+use crate::element::ElementType;
 use crate::isa::Isa;
 use crate::matmul::{PIECE_ROWS, panel_width};
 
-/// The numbers of transformed input and products that a block should keep in the second-level cache, of 1
+/// The words of transformed input and products that a block should keep in the second-level cache, of 1
 /// MiB.
 const BLOCK_NUMBERS: usize = 192 * 1024;
 
@@ -22,10 +23,12 @@ pub(super) struct Blocking {
     /// Whether all threads share the transformed input of a block and each takes some panels. Otherwise each
     /// takes whole blocks.
     pub shared: bool,
-    /// Numbers from tile to tile and from point to point of the transformed input.
+    /// Elements from tile to tile and from point to point of the transformed input.
     pub input_steps: [usize; 2],
     /// The same for the products of a panel.
     pub product_steps: [usize; 2],
+    /// What the transformed input is kept as.
+    factor: ElementType,
 }
 
 /// A number of lines of 16 numbers that is odd: points this far apart do not meet in a set of a cache.
@@ -34,11 +37,17 @@ fn odd_lines(lines: usize) -> usize {
 }
 
 impl Blocking {
-    pub(super) fn new(form: Form, problem: &ConvProblem, isa: Isa, threads: usize) -> Self {
+    pub(super) fn new(
+        form: Form,
+        factor: ElementType,
+        problem: &ConvProblem,
+        isa: Isa,
+        threads: usize,
+    ) -> Self {
         let grid = Grid::new(form, problem);
-        let (channels, width) = (problem.in_channels, panel_width(isa));
-        let by_cache = BLOCK_NUMBERS / (form.products() * (channels + width));
-        let weights = form.products() * channels * problem.out_channels;
+        let (words, width) = (problem.in_channels.div_ceil(factor.per_word()), panel_width(isa));
+        let by_cache = BLOCK_NUMBERS / (form.products() * (words + width));
+        let weights = form.products() * words * problem.out_channels;
         let most = by_cache.clamp(LEAST_TILES, PIECE_ROWS);
         let tiles = grid.tiles.max(1);
         let least = tiles.div_ceil(most);
@@ -56,7 +65,7 @@ impl Blocking {
         } else {
             least
         };
-        let lines = channels.div_ceil(16);
+        let lines = words.div_ceil(16);
         // Rows a multiple of 2 KiB apart meet in too few sets for those of a tile.
         let lines = if lines.is_multiple_of(32) { lines + 1 } else { lines };
         let rows = tiles.div_ceil(blocks);
@@ -64,8 +73,9 @@ impl Blocking {
             grid,
             blocks,
             shared: threads > 1 && blocks < enough && panels >= threads,
-            input_steps: [lines * 16, odd_lines(rows * lines)],
+            input_steps: [lines * 16, odd_lines(rows * lines)].map(|words| words * factor.per_word()),
             product_steps: [width, odd_lines((rows * width).div_ceil(16))],
+            factor,
         }
     }
 
@@ -81,9 +91,9 @@ impl Blocking {
         tasks as f64 / tasks.div_ceil(threads.max(1)).max(1) as f64
     }
 
-    /// The numbers of the transformed input of a block.
+    /// The words of the transformed input of a block.
     pub(super) fn input_len(&self) -> usize {
-        self.grid.form.products() * self.input_steps[1]
+        self.grid.form.products() * self.input_steps[1] / self.factor.per_word()
     }
 
     /// The numbers of the products of a block with a panel.

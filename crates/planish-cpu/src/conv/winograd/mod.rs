@@ -12,6 +12,11 @@
 //! by point with the packed weights (`[panel][point][C][panel width]`, read front to back) and transforms
 //! back ([`scatter`]) into the output, with bias, residual and activation. Only the block is ever in memory.
 //!
+//! The transforms are computed in `f32`, whatever the input and the output are kept as: they convert as they load and
+//! store. So are the products, but for the variants that round the transformed numbers to `bf16`, of which machines
+//! multiply twice as many in the same time. That errs several times more than rounding the input does, the more the
+//! larger the tiles; so they are for tensors that are `bf16` already, and [`cost::error`] says by how much.
+//!
 //! Two things differ from sums of products. The result is less exact, see [`cost::error`]; and an infinity or
 //! NaN in the input spreads over the tiles that see it.
 //!
@@ -44,7 +49,9 @@ mod tests;
 use self::blocking::Blocking;
 use self::grid::Form;
 use self::run::Run;
-use super::{ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, WeightsKey};
+use super::{AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, WeightsKey};
+use crate::element::{ElementType, Factor};
+use crate::for_element;
 use crate::isa::Isa;
 use crate::matmul::PackedMatrix;
 use crate::rates::Work;
@@ -55,14 +62,23 @@ use crate::threads::ThreadPool;
 pub(super) struct Winograd {
     name: &'static str,
     outputs: usize,
+    /// What is multiplied at the points.
+    factor: ElementType,
 }
 
 /// Tiles of 2 outputs along each axis.
-pub(super) const TWO: Winograd = Winograd { name: "winograd 2x2", outputs: 2 };
+pub(super) const TWO: Winograd = Winograd { name: "winograd 2x2", outputs: 2, factor: ElementType::F32 };
 /// Tiles of 4 outputs along each axis.
-pub(super) const FOUR: Winograd = Winograd { name: "winograd 4x4", outputs: 4 };
+pub(super) const FOUR: Winograd = Winograd { name: "winograd 4x4", outputs: 4, factor: ElementType::F32 };
 /// Tiles of 6 outputs along each axis.
-pub(super) const SIX: Winograd = Winograd { name: "winograd 6x6", outputs: 6 };
+pub(super) const SIX: Winograd = Winograd { name: "winograd 6x6", outputs: 6, factor: ElementType::F32 };
+
+/// Tiles of 2 outputs along each axis, multiplied as `bf16`.
+pub(super) const TWO_BF16: Winograd =
+    Winograd { name: "winograd 2x2 bf16", outputs: 2, factor: ElementType::Bf16 };
+/// Tiles of 4 outputs along each axis, multiplied as `bf16`.
+pub(super) const FOUR_BF16: Winograd =
+    Winograd { name: "winograd 4x4 bf16", outputs: 4, factor: ElementType::Bf16 };
 
 impl Winograd {
     /// The form that a problem gets, or why it cannot have one.
@@ -70,6 +86,9 @@ impl Winograd {
         let [height, width] = problem.flat_and_dense(self.name)?;
         if problem.groups != 1 {
             return Err(format!("{} needs a single group", self.name));
+        }
+        if self.factor != ElementType::F32 && self.factor != problem.element {
+            return Err(format!("{} rounds to {}, which {} is not", self.name, self.factor, problem.element));
         }
         Form::new(self.outputs, [height, width])
             .ok_or_else(|| format!("{} has no transforms for a {height}x{width} kernel", self.name))
@@ -81,16 +100,24 @@ impl ConvAlgorithm for Winograd {
         self.name
     }
 
+    fn elements(&self) -> &'static [ElementType] {
+        match self.factor {
+            ElementType::F32 => &[ElementType::F32, ElementType::Bf16],
+            ElementType::Bf16 => &[ElementType::Bf16],
+        }
+    }
+
     fn accepts(&self, problem: &ConvProblem, _isa: Isa) -> Result<(), String> {
         self.form(problem).map(|_| ())
     }
 
     fn work(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> Work {
-        self.form(problem).map_or_else(|_| Work::default(), |form| cost::work(form, problem, isa, threads))
+        self.form(problem)
+            .map_or_else(|_| Work::default(), |form| cost::work(form, self.factor, problem, isa, threads))
     }
 
     fn error(&self, problem: &ConvProblem) -> f32 {
-        self.form(problem).map_or(f32::INFINITY, |form| cost::error(form, problem))
+        self.form(problem).map_or(f32::INFINITY, |form| cost::error(form, self.factor, problem))
     }
 
     fn prepare(
@@ -107,27 +134,28 @@ impl ConvAlgorithm for Winograd {
             bias.resize(bias.len().next_multiple_of(isa.lanes()), 0.0);
             bias
         });
-        Ok(Box::new(Prepared {
+        Ok(for_element!(self.factor, U => Box::new(Prepared {
             algorithm: *self,
             key: self.weights_key(problem, isa),
-            weights: weights::pack(form, problem, isa, weights),
+            weights: weights::pack::<U>(form, problem, isa, weights),
             bias,
-            zeros: vec![0.0; problem.in_channels],
-        }))
+            zeros: vec![0; problem.in_channels],
+        })))
     }
 }
 
 /// A convolution with its weights transformed.
-struct Prepared {
+struct Prepared<U> {
     algorithm: Winograd,
     key: WeightsKey,
-    weights: PackedMatrix,
+    weights: PackedMatrix<U>,
     /// Padded to whole vectors.
     bias: Option<Vec<f32>>,
-    zeros: Vec<f32>,
+    /// Words of no bits, to read in place of padding: a zero of every element.
+    zeros: Vec<u32>,
 }
 
-impl PreparedConv for Prepared {
+impl<U: Factor> PreparedConv for Prepared<U> {
     fn algorithm(&self) -> &dyn ConvAlgorithm {
         &self.algorithm
     }
@@ -138,15 +166,19 @@ impl PreparedConv for Prepared {
 
     fn workspace_len(&self, problem: &ConvProblem, threads: usize) -> usize {
         let form = self.algorithm.form(problem);
-        form.map_or(0, |form| Blocking::new(form, problem, self.key.isa, threads).workspace_len(threads))
+        let blocking = |form| Blocking::new(form, U::TYPE, problem, self.key.isa, threads);
+        form.map_or(0, |form| blocking(form).workspace_len(threads))
     }
 
-    unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: ConvCall<'_>) {
+    unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: AnyCall<'_>) {
         let Ok(form) = self.algorithm.form(problem) else { return };
-        let ConvCall { input, epilogue, output, workspace } = call;
-        let blocking = Blocking::new(form, problem, self.key.isa, pool.threads());
+        let blocking = Blocking::new(form, U::TYPE, problem, self.key.isa, pool.threads());
         let (bias, zeros, weights) = (self.bias.as_deref(), &self.zeros[..], &self.weights);
-        Run { blocking, weights, bias, zeros, input, output, epilogue }.run(pool, workspace);
+        for_element!(problem.element, T => {
+            if let Some(ConvCall { input, epilogue, output, workspace }) = T::restore(call) {
+                Run { blocking, weights, bias, zeros, input, output, epilogue }.run(pool, workspace);
+            }
+        });
     }
 
     fn bytes(&self) -> usize {

@@ -6,25 +6,30 @@ use std::ops::Range;
 use super::blocking::Blocking;
 use super::gather::Gather;
 use super::scatter::Scatter;
+use crate::element::{Element, Factor};
 use crate::epilogue::Epilogue;
-use crate::matmul::{PackedMatrix, Piece, SharedScratch};
-use crate::simd::{Simd, SimdOp, dispatch};
+use crate::matmul::{PackedMatrix, Piece, SharedScratch, as_elements};
+use crate::simd::{Simd, SimdOp};
+use crate::strided::Shared;
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
 
 /// A run with views of the right shapes.
-pub(super) struct Run<'a> {
+///
+/// Input and output are kept as `T`; `U` is what is multiplied at the points.
+pub(super) struct Run<'a, T, U> {
     pub blocking: Blocking,
-    pub weights: &'a PackedMatrix,
+    pub weights: &'a PackedMatrix<U>,
     /// A number for each output channel, padded to whole vectors.
     pub bias: Option<&'a [f32]>,
-    pub zeros: &'a [f32],
-    pub input: Rows<'a>,
-    pub output: RowsMut<'a>,
-    pub epilogue: Epilogue<'a>,
+    /// A word for each input channel.
+    pub zeros: &'a [u32],
+    pub input: Rows<'a, T>,
+    pub output: RowsMut<'a, T>,
+    pub epilogue: Epilogue<'a, T>,
 }
 
-impl Run<'_> {
+impl<T: Element, U: Factor> Run<'_, T, U> {
     /// Computes the convolution.
     pub(super) fn run(&self, pool: &ThreadPool, workspace: &mut [f32]) {
         let blocking = &self.blocking;
@@ -49,37 +54,38 @@ impl Run<'_> {
         if !blocking.shared {
             pool.run_with_slots(blocking.blocks, &|slot, block| {
                 let tiles = blocking.tiles(block);
-                let (transformed, products) = (input_slot(slot).as_mut_ptr(), product_slot(slot));
-                dispatch(isa, Transform { run: self, tiles: tiles.clone(), out: transformed });
-                dispatch(isa, Multiply { run: self, tiles, panels: 0..panels, transformed, products });
+                let transformed = as_elements::<U>(input_slot(slot)).as_mut_ptr();
+                let products = product_slot(slot);
+                T::dispatch(isa, Transform { run: self, tiles: tiles.clone(), out: transformed });
+                T::dispatch(isa, Multiply { run: self, tiles, panels: 0..panels, transformed, products });
             });
             return;
         }
         for block in 0..blocking.blocks {
             let tiles = blocking.tiles(block);
-            let transformed = SharedScratch::new(input_slot(0));
+            let transformed = Shared(as_elements::<U>(input_slot(0)).as_mut_ptr());
             pool.run_ranges(tiles.len(), 1, |range| {
                 let part = tiles.start + range.start..tiles.start + range.end;
-                let out = transformed.at(range.start * blocking.input_steps[0]);
-                dispatch(isa, Transform { run: self, tiles: part, out });
+                let out = transformed.get().wrapping_add(range.start * blocking.input_steps[0]);
+                T::dispatch(isa, Transform { run: self, tiles: part, out });
             });
             pool.run_with_slots(panels, &|slot, panel| {
                 let (tiles, panels) = (tiles.clone(), panel..panel + 1);
-                let (transformed, products) = (transformed.at(0), product_slot(slot));
-                dispatch(isa, Multiply { run: self, tiles, panels, transformed, products });
+                let (transformed, products) = (transformed.get(), product_slot(slot));
+                T::dispatch(isa, Multiply { run: self, tiles, panels, transformed, products });
             });
         }
     }
 }
 
 /// Transforms some tiles of the input.
-struct Transform<'a> {
-    run: &'a Run<'a>,
+struct Transform<'a, T, U> {
+    run: &'a Run<'a, T, U>,
     tiles: Range<usize>,
-    out: *mut f32,
+    out: *mut U,
 }
 
-impl SimdOp for Transform<'_> {
+impl<T: Element, U: Factor> SimdOp for Transform<'_, T, U> {
     type Output = ();
 
     #[inline(always)]
@@ -102,22 +108,22 @@ impl SimdOp for Transform<'_> {
 }
 
 /// Multiplies the transformed tiles of a block with some panels, and transforms back.
-struct Multiply<'a> {
-    run: &'a Run<'a>,
+struct Multiply<'a, T, U> {
+    run: &'a Run<'a, T, U>,
     tiles: Range<usize>,
     panels: Range<usize>,
-    transformed: *const f32,
+    transformed: *const U,
     products: &'a mut [f32],
 }
 
-impl SimdOp for Multiply<'_> {
+impl<T: Element, U: Factor> SimdOp for Multiply<'_, T, U> {
     type Output = ();
 
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
         let Run { blocking, weights, bias, input, output, epilogue, .. } = self.run;
         let form = blocking.grid.form;
-        let (depth, rows) = (input.channels(), self.tiles.len());
+        let (depth, rows) = (input.channels().next_multiple_of(U::PER_WORD), self.tiles.len());
         let ([input_tile, input_point], [tile_step, point_step]) =
             (blocking.input_steps, blocking.product_steps);
         let products = self.products.as_mut_ptr();

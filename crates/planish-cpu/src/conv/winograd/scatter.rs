@@ -2,13 +2,14 @@
 
 use super::grid::Grid;
 use super::transform;
+use crate::element::Element;
 use crate::epilogue::{Destination, Epilogue};
 use crate::simd::{Simd, SimdOp};
 use crate::view::RowsMut;
 
 /// The output of some tiles, the channels of a panel.
 #[derive(Clone, Copy)]
-pub(super) struct Scatter<'a> {
+pub(super) struct Scatter<'a, T> {
     pub grid: &'a Grid,
     pub first: usize,
     pub last: usize,
@@ -18,16 +19,16 @@ pub(super) struct Scatter<'a> {
     pub tile_step: usize,
     /// Numbers from point to point.
     pub point_step: usize,
-    pub output: &'a RowsMut<'a>,
+    pub output: &'a RowsMut<'a, T>,
     /// Whole vectors of them, for the channels of the panel.
     pub bias: Option<&'a [f32]>,
-    pub epilogue: Epilogue<'a>,
+    pub epilogue: Epilogue<'a, T>,
     /// The first channel of the panel in the output, and how many there are.
     pub channel: usize,
     pub channels: usize,
 }
 
-impl Scatter<'_> {
+impl<T: Element> Scatter<'_, T> {
     /// Runs the transform compiled for the form of the grid.
     ///
     /// # Safety `products` is readable for `last - first` tiles at its steps, whole vectors. The grid is that
@@ -37,32 +38,34 @@ impl Scatter<'_> {
     pub(super) unsafe fn run<S: Simd>(self, s: S) {
         let form = self.grid.form;
         match (form.points, form.outputs) {
-            ([4, 4], [2, 2]) => s.call(Op::<4, 4, 2, 2>(self)),
-            ([6, 6], [4, 4]) => s.call(Op::<6, 6, 4, 4>(self)),
-            ([8, 8], [6, 6]) => s.call(Op::<8, 8, 6, 6>(self)),
-            ([6, 6], [2, 2]) => s.call(Op::<6, 6, 2, 2>(self)),
-            ([8, 8], [4, 4]) => s.call(Op::<8, 8, 4, 4>(self)),
-            ([8, 8], [2, 2]) => s.call(Op::<8, 8, 2, 2>(self)),
-            ([1, 4], [1, 2]) => s.call(Op::<1, 4, 1, 2>(self)),
-            ([1, 6], [1, 4]) => s.call(Op::<1, 6, 1, 4>(self)),
-            ([1, 8], [1, 6]) => s.call(Op::<1, 8, 1, 6>(self)),
-            ([1, 6], [1, 2]) => s.call(Op::<1, 6, 1, 2>(self)),
-            ([1, 8], [1, 4]) => s.call(Op::<1, 8, 1, 4>(self)),
-            ([1, 8], [1, 2]) => s.call(Op::<1, 8, 1, 2>(self)),
-            ([4, 1], [2, 1]) => s.call(Op::<4, 1, 2, 1>(self)),
-            ([6, 1], [4, 1]) => s.call(Op::<6, 1, 4, 1>(self)),
-            ([8, 1], [6, 1]) => s.call(Op::<8, 1, 6, 1>(self)),
-            ([6, 1], [2, 1]) => s.call(Op::<6, 1, 2, 1>(self)),
-            ([8, 1], [4, 1]) => s.call(Op::<8, 1, 4, 1>(self)),
-            ([8, 1], [2, 1]) => s.call(Op::<8, 1, 2, 1>(self)),
+            ([4, 4], [2, 2]) => s.call(Op::<T, 4, 4, 2, 2>(self)),
+            ([6, 6], [4, 4]) => s.call(Op::<T, 6, 6, 4, 4>(self)),
+            ([8, 8], [6, 6]) => s.call(Op::<T, 8, 8, 6, 6>(self)),
+            ([6, 6], [2, 2]) => s.call(Op::<T, 6, 6, 2, 2>(self)),
+            ([8, 8], [4, 4]) => s.call(Op::<T, 8, 8, 4, 4>(self)),
+            ([8, 8], [2, 2]) => s.call(Op::<T, 8, 8, 2, 2>(self)),
+            ([1, 4], [1, 2]) => s.call(Op::<T, 1, 4, 1, 2>(self)),
+            ([1, 6], [1, 4]) => s.call(Op::<T, 1, 6, 1, 4>(self)),
+            ([1, 8], [1, 6]) => s.call(Op::<T, 1, 8, 1, 6>(self)),
+            ([1, 6], [1, 2]) => s.call(Op::<T, 1, 6, 1, 2>(self)),
+            ([1, 8], [1, 4]) => s.call(Op::<T, 1, 8, 1, 4>(self)),
+            ([1, 8], [1, 2]) => s.call(Op::<T, 1, 8, 1, 2>(self)),
+            ([4, 1], [2, 1]) => s.call(Op::<T, 4, 1, 2, 1>(self)),
+            ([6, 1], [4, 1]) => s.call(Op::<T, 6, 1, 4, 1>(self)),
+            ([8, 1], [6, 1]) => s.call(Op::<T, 8, 1, 6, 1>(self)),
+            ([6, 1], [2, 1]) => s.call(Op::<T, 6, 1, 2, 1>(self)),
+            ([8, 1], [4, 1]) => s.call(Op::<T, 8, 1, 4, 1>(self)),
+            ([8, 1], [2, 1]) => s.call(Op::<T, 8, 1, 2, 1>(self)),
             _ => debug_assert!(false, "no transform of {form:?}"),
         }
     }
 }
 
-struct Op<'a, const H: usize, const W: usize, const OH: usize, const OW: usize>(Scatter<'a>);
+struct Op<'a, T, const H: usize, const W: usize, const OH: usize, const OW: usize>(Scatter<'a, T>);
 
-impl<const H: usize, const W: usize, const OH: usize, const OW: usize> SimdOp for Op<'_, H, W, OH, OW> {
+impl<T: Element, const H: usize, const W: usize, const OH: usize, const OW: usize> SimdOp
+    for Op<'_, T, H, W, OH, OW>
+{
     type Output = ();
 
     #[inline(always)]

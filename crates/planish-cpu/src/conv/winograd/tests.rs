@@ -7,11 +7,13 @@ use super::super::tests::{allowance, case, numbers, run_case, setting};
 use super::super::{algorithms, indirect};
 use super::points::weight_matrix;
 use super::*;
+use crate::element::bf16;
 use crate::epilogue::Epilogue;
 use crate::simd::{Portable, Simd};
 use crate::view::{Rows, RowsMut};
 
 const ALL: [Winograd; 3] = [TWO, FOUR, SIX];
+const ROUNDED: [Winograd; 2] = [TWO_BF16, FOUR_BF16];
 
 /// The matrix of a transform of `N` numbers, `M` rows, from unit vectors.
 fn matrix<const N: usize, const M: usize>(
@@ -82,11 +84,14 @@ fn problem() -> impl Strategy<Value = ConvProblem> {
         (1usize..4, any::<bool>()).prop_map(|(k, wide)| if wide { [1, 2 * k + 1] } else { [2 * k + 1, 1] });
     let kernel = prop_oneof![2 => Just([3, 3]), 2 => square, 1 => flat];
     let pads = || [0usize..4, 0usize..4];
-    (0usize..4, 1usize..40, 1usize..70, [1usize..24, 1usize..24], kernel, pads(), pads()).prop_filter_map(
+    let element = prop_oneof![Just(ElementType::F32), Just(ElementType::Bf16)];
+    let channels = (1usize..40, 1usize..70);
+    (0usize..4, channels, [1usize..24, 1usize..24], kernel, pads(), pads(), element).prop_filter_map(
         "the kernel must fit",
-        |(batch, inputs, outputs, size, kernel, begin, end)| {
+        |(batch, (inputs, outputs), size, kernel, begin, end, element)| {
             let mut problem = ConvProblem::new_2d(batch, inputs, outputs, size, kernel);
             (problem.pads_begin, problem.pads_end) = ([0, begin[0], begin[1]], [0, end[0], end[1]]);
+            problem.element = element;
             (problem.validate().is_ok() && problem.macs() < 3_000_000).then_some(problem)
         },
     )
@@ -99,7 +104,7 @@ proptest! {
     fn drawn_problems_agree_with_the_reference(problem in problem(), setting in setting()) {
         let (mut case, weights) = case(&problem, setting);
         for isa in Isa::available() {
-            for algorithm in ALL.iter().filter(|a| a.accepts(&problem, isa).is_ok()) {
+            for algorithm in ALL.iter().chain(&ROUNDED).filter(|a| a.accepts(&problem, isa).is_ok()) {
                 case.allowance = allowance(algorithm, &problem);
                 run_case(algorithm, isa, &problem, &case, &weights, &[1, 2, 3])?;
             }
@@ -107,8 +112,8 @@ proptest! {
     }
 }
 
-/// What `isa` makes of a padded problem of uniform numbers without bias, and what is exact.
-fn compare(
+/// What `isa` makes of a padded problem of uniform numbers of `T` without bias, and what is exact.
+fn compare<T: ConvElement>(
     algorithm: &dyn ConvAlgorithm,
     problem: &ConvProblem,
     isa: Isa,
@@ -116,7 +121,7 @@ fn compare(
 ) -> (Vec<f32>, Vec<f64>) {
     let input = numbers(problem.in_rows() * problem.in_channels, 5);
     let weights = numbers(problem.weights_len(), 6);
-    compare_with(algorithm, problem, isa, threads, &input, &weights)
+    compare_with::<T>(algorithm, problem, isa, threads, &input, &weights)
 }
 
 /// The same with normal numbers: sums of twelve uniform ones.
@@ -125,10 +130,10 @@ fn compare_normal(algorithm: &dyn ConvAlgorithm, problem: &ConvProblem, isa: Isa
         numbers(12 * len, seed).chunks(12).map(|uniform| uniform.iter().sum::<f32>() / 2.0).collect()
     };
     let input = normal(problem.in_rows() * problem.in_channels, 5);
-    compare_with(algorithm, problem, isa, 1, &input, &normal(problem.weights_len(), 6))
+    compare_with::<f32>(algorithm, problem, isa, 1, &input, &normal(problem.weights_len(), 6))
 }
 
-fn compare_with(
+fn compare_with<T: ConvElement>(
     algorithm: &dyn ConvAlgorithm,
     problem: &ConvProblem,
     isa: Isa,
@@ -136,15 +141,20 @@ fn compare_with(
     input: &[f32],
     weights: &[f32],
 ) -> (Vec<f32>, Vec<f64>) {
-    let prepared = algorithm.prepare(problem, isa, weights, None).unwrap();
+    let rounded = |numbers: &[f32]| numbers.iter().map(|&x| T::from_f32(x)).collect::<Vec<T>>();
+    let input = rounded(input);
+    let exact: Vec<f32> = input.iter().map(|x| x.to_f32()).collect();
+    let weights: Vec<f32> = rounded(weights).iter().map(|x| x.to_f32()).collect();
+    let prepared = algorithm.prepare(problem, isa, &weights, None).unwrap();
     let mut workspace = vec![f32::NAN; prepared.workspace_len(problem, threads)];
-    let mut out = vec![f32::NAN; problem.out_rows() * problem.out_channels];
-    let rows = Rows::dense(input, problem.in_rows(), problem.in_channels).unwrap();
+    let mut out = vec![T::from_f32(f32::NAN); problem.out_rows() * problem.out_channels];
+    let rows = Rows::dense(&input, problem.in_rows(), problem.in_channels).unwrap();
     let view = RowsMut::dense(&mut out, problem.out_rows(), problem.out_channels).unwrap();
     let pool = ThreadPool::new(threads);
     let (epilogue, workspace) = (Epilogue::default(), &mut workspace[..]);
     prepared.run(problem, &pool, ConvCall { input: rows, epilogue, output: view, workspace }).unwrap();
-    (out, convolve(problem, input, weights, None).unwrap().sums)
+    let out = out.iter().map(|x| x.to_f32()).collect();
+    (out, convolve(problem, &exact, &weights, None).unwrap().sums)
 }
 
 fn relative_error((got, want): &(Vec<f32>, Vec<f64>)) -> f64 {
@@ -163,7 +173,7 @@ fn errors_are_those_expected() {
         for algorithm in ALL.iter().filter(|a| a.accepts(&problem, Isa::Portable).is_ok()) {
             let expected = f64::from(algorithm.error(&problem));
             for isa in Isa::available() {
-                let error = relative_error(&compare(algorithm, &problem, isa, 1));
+                let error = relative_error(&compare::<f32>(algorithm, &problem, isa, 1));
                 if error > 1.6 * expected || error < expected / 1.6 {
                     let name = algorithm.name();
                     wrong +=
@@ -192,11 +202,35 @@ fn errors_are_those_of_the_table_or_better() {
     }
 }
 
+/// What rounding the points costs, beside which rounding the result is little.
+#[test]
+fn errors_of_rounded_points_are_those_expected() {
+    let mut wrong = String::new();
+    for (inputs, kernel) in [(7, [3, 3]), (64, [3, 3]), (256, [3, 3]), (64, [1, 3])] {
+        let mut problem = ConvProblem::new_2d(1, inputs, 16, [15, 15], kernel);
+        problem.element = ElementType::Bf16;
+        for algorithm in &ROUNDED {
+            let expected = f64::from(algorithm.error(&problem));
+            for isa in Isa::available() {
+                let error = relative_error(&compare::<bf16>(algorithm, &problem, isa, 1));
+                println!(
+                    "{} {inputs} {kernel:?} {isa}: {error:.2e}, expected {expected:.2e}",
+                    algorithm.name()
+                );
+                if error > 1.4 * expected || error < expected / 2.5 {
+                    wrong += &format!("{} {inputs} {kernel:?} {isa}: {error:.2e}\n", algorithm.name());
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
 #[test]
 fn plain_sums_err_as_expected() {
     let problem = ConvProblem::new_2d(1, 64, 16, [14, 14], [3, 3]);
     let expected = f64::from(super::super::plain_error(&problem));
-    let error = relative_error(&compare(&indirect::Indirect, &problem, Isa::current(), 1));
+    let error = relative_error(&compare::<f32>(&indirect::Indirect, &problem, Isa::current(), 1));
     println!("plain: {error:.2e}, expected {expected:.2e}");
     assert!(error < 2.0 * expected && error > 0.5 * expected, "{error:e}, expected {expected:e}");
 }
@@ -208,10 +242,10 @@ fn threads_do_not_matter() {
         let mut problem = ConvProblem::new_2d(1, inputs, outputs, [size; 2], [3, 3]);
         (problem.pads_begin, problem.pads_end) = ([0, 1, 1], [0, 1, 1]);
         for algorithm in ALL {
-            let alone = compare(&algorithm, &problem, Isa::current(), 1);
+            let alone = compare::<f32>(&algorithm, &problem, Isa::current(), 1);
             assert!(relative_error(&alone) < 2.0 * f64::from(algorithm.error(&problem)));
             for threads in [2, 4, 7] {
-                let (together, _) = compare(&algorithm, &problem, Isa::current(), threads);
+                let (together, _) = compare::<f32>(&algorithm, &problem, Isa::current(), threads);
                 assert!(alone.0.iter().zip(&together).all(|(a, b)| a.to_bits() == b.to_bits()), "{threads}");
             }
         }

@@ -3,6 +3,7 @@
 use super::super::ConvProblem;
 use super::grid::Form;
 use super::points::{MOST, weight_matrix};
+use crate::element::Factor;
 use crate::isa::Isa;
 use crate::matmul::PackedMatrix;
 
@@ -21,11 +22,19 @@ const TAPS: usize = MOST - 1;
 ///
 /// The transform is computed in double precision and rounded once: it is made once, and its errors would
 /// count in every run.
-pub(super) fn pack(form: Form, problem: &ConvProblem, isa: Isa, weights: &[f32]) -> PackedMatrix {
+///
+/// Input channels are filled up to whole words.
+pub(super) fn pack<T: Factor>(
+    form: Form,
+    problem: &ConvProblem,
+    isa: Isa,
+    weights: &[f32],
+) -> PackedMatrix<T> {
     let inputs = problem.in_channels;
+    let depth = inputs.next_multiple_of(T::PER_WORD);
     let taps = form.taps[0] * form.taps[1];
     let matrices = [0, 1].map(|axis| weight_matrix(form.points[axis], form.taps[axis]));
-    PackedMatrix::from_panels(isa, form.products() * inputs, problem.out_channels, |columns, panel| {
+    PackedMatrix::from_panels(isa, form.products() * depth, problem.out_channels, |columns, panel| {
         let width = columns.len().next_multiple_of(isa.lanes());
         for first in columns.clone().step_by(LANES) {
             let lanes = LANES.min(columns.end - first);
@@ -37,11 +46,12 @@ pub(super) fn pack(form: Form, problem: &ConvProblem, isa: Isa, weights: &[f32])
                         slot[lane] = f64::from(tap);
                     }
                 }
-                let start = channel * width + first - columns.start;
+                let (word, part) = (channel / T::PER_WORD, channel % T::PER_WORD);
+                let start = (word * width + first - columns.start) * T::PER_WORD + part;
                 transform(form, &matrices, &kernels, |point, values| {
-                    let slots = &mut panel[start + point * inputs * width..][..LANES];
-                    for (slot, value) in slots.iter_mut().zip(values) {
-                        *slot = value as f32;
+                    let slots = panel[start + point * depth * width..].iter_mut().step_by(T::PER_WORD);
+                    for (slot, value) in slots.zip(values) {
+                        *slot = T::from_f32(value as f32);
                     }
                 });
             }

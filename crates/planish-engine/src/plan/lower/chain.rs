@@ -8,6 +8,7 @@ use super::conv::{activation, parts, request};
 use super::follow::Followers;
 use super::{Facts, Layout, Lowering, Operand, StepInfo, Target};
 use planish_cpu::conv::{Chain, ChainStage, ConvProblem, plain_error};
+use planish_cpu::element::ElementType;
 use planish_cpu::rates::SECOND_LEVEL;
 use planish_graph::{Error, Node, Result, ValueId};
 use std::collections::{HashMap, HashSet};
@@ -39,14 +40,22 @@ impl Chains {
     }
 }
 
-/// The convolution that a node poses, where it has constant weights.
-fn posed(node: &Node, known: &Facts<'_>) -> Option<ConvProblem> {
-    request(node, known).map(|request| request.problem).filter(|problem| problem.batch > 0)
+/// The convolution that a node poses, where it has constant weights and is one that chains can compute.
+fn posed(node: &Node, known: &Facts<'_>, elements: &[ElementType]) -> Option<ConvProblem> {
+    let problem = request(node, known, elements)?.problem;
+    (problem.batch > 0 && problem.element == ElementType::F32).then_some(problem)
 }
 
 /// The stage of a node, where its best algorithm adds up products as they are.
-fn stage(node: &Node, known: &Facts<'_>, target: &Target<'_>) -> Result<Option<ChainStage>> {
-    let (Some(request), Some((_, fused))) = (request(node, known), parts(node)) else { return Ok(None) };
+fn stage(
+    node: &Node,
+    known: &Facts<'_>,
+    elements: &[ElementType],
+    target: &Target<'_>,
+) -> Result<Option<ChainStage>> {
+    let (Some(request), Some((_, fused))) = (request(node, known, elements), parts(node)) else {
+        return Ok(None);
+    };
     let choice = target.chooser.choose(&request)?;
     let problem = request.problem;
     let plain = choice.prepared.algorithm().error(&problem) == plain_error(&problem);
@@ -58,6 +67,7 @@ fn stage(node: &Node, known: &Facts<'_>, target: &Target<'_>) -> Result<Option<C
 pub(super) fn assign(
     known: &Facts<'_>,
     layouts: &[Layout],
+    elements: &[ElementType],
     followers: &HashMap<usize, Followers>,
     target: &Target<'_>,
 ) -> Result<Chains> {
@@ -77,9 +87,9 @@ pub(super) fn assign(
         let node = &graph.nodes[n];
         let made = node.output().filter(|v| layouts[v.0 as usize] == Layout::ChannelsLast)?;
         let &[reader] = &readers.get(&made)?[..] else { return None };
-        let large = posed(node, known).is_some_and(|p| between_bytes(&p) > LARGE);
-        let reads =
-            graph.nodes[reader].input(0) == Some(made) && posed(&graph.nodes[reader], known).is_some();
+        let large = posed(node, known, elements).is_some_and(|p| between_bytes(&p) > LARGE);
+        let reads = graph.nodes[reader].input(0) == Some(made)
+            && posed(&graph.nodes[reader], known, elements).is_some();
         let inner = node.input(3).is_none() && !graph.outputs.contains(&made);
         let inner = inner && !followers.contains_key(&n) && !followers.contains_key(&reader);
         (large && reads && inner).then_some(reader)
@@ -93,13 +103,14 @@ pub(super) fn assign(
         while let Some(reader) = next(nodes[nodes.len() - 1]) {
             nodes.push(reader);
         }
-        let between = nodes[..nodes.len() - 1].iter().filter_map(|&n| posed(&graph.nodes[n], known));
+        let between =
+            nodes[..nodes.len() - 1].iter().filter_map(|&n| posed(&graph.nodes[n], known, elements));
         if !between.map(|problem| between_bytes(&problem)).any(|bytes| bytes > LARGEST) {
             continue;
         }
         let mut stages = Vec::with_capacity(nodes.len());
         for &n in &nodes {
-            match stage(&graph.nodes[n], known, target)? {
+            match stage(&graph.nodes[n], known, elements, target)? {
                 Some(stage) => stages.push(stage),
                 None => break,
             }

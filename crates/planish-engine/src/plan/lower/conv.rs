@@ -1,9 +1,11 @@
 //! Convolutions with constant weights, plain and transposed, with everything fused behind them.
 
-use super::{Abilities, Facts, Family, Layout, Lowering, Operand, Wish, chain};
+use super::{Abilities, Facts, Family, Keeps, Layout, Lowering, Operand, Wish, chain};
 use crate::plan::choose::Request;
 use planish_cpu::conv::{ConvCall, ConvProblem, PreparedTransposed, TransposedProblem};
+use planish_cpu::element::ElementType;
 use planish_cpu::epilogue::Activation;
+use planish_cpu::for_element;
 use planish_graph::ops::nn::conv::Conv;
 use planish_graph::ops::nn::conv_transpose::ConvTranspose;
 use planish_graph::ops::nn::fused::{ConvAdd, FusedActivation};
@@ -66,6 +68,7 @@ fn of_window(batch: usize, channels: [usize; 3], in_size: [usize; 3], window: &W
         dilation: three(&window.dilations),
         pads_begin: three(&window.pads_begin),
         pads_end: three(&window.pads_end),
+        element: ElementType::F32,
     }
 }
 
@@ -86,19 +89,20 @@ fn transposed_problem(op: &ConvTranspose, input: &[usize], weights: &[usize]) ->
 }
 
 /// Every convolution of the graph that will be given an algorithm.
-pub(super) fn requests<'a>(known: &Facts<'a>) -> Vec<Request<'a>> {
+pub(super) fn requests<'a>(known: &Facts<'a>, elements: &[ElementType]) -> Vec<Request<'a>> {
     let wanted = known.graph.nodes.iter().filter(|node| parts(node).is_some());
     wanted
         .filter(|node| Convolutions.wish(node, known).is_some())
-        .filter_map(|node| request(node, known))
+        .filter_map(|node| request(node, known, elements))
         .collect()
 }
 
-/// What a node with constant weights asks of the chooser.
-pub(super) fn request<'a>(node: &Node, known: &Facts<'a>) -> Option<Request<'a>> {
+/// What a node with constant weights asks of the chooser, where values are kept as `elements`.
+pub(super) fn request<'a>(node: &Node, known: &Facts<'a>, elements: &[ElementType]) -> Option<Request<'a>> {
     let (conv, _) = parts(node)?;
     let weights = known.constant(node, 1)?;
     let problem = problem(conv, known.input(node, 0)?, weights.shape()).ok()?;
+    let problem = ConvProblem { element: elements[node.output()?.0 as usize], ..problem };
     Some(Request { problem, weights, bias: known.constant(node, 2) })
 }
 
@@ -154,6 +158,10 @@ impl Family for Convolutions {
         (constant && accepted && (3..=5).contains(&input.len())).then_some(Wish::ChannelsLast)
     }
 
+    fn keeps(&self, _: &Node, _: &Facts<'_>, _: &[Layout]) -> Keeps {
+        Keeps::Short
+    }
+
     fn follows(&self, node: &Node, _: &Facts<'_>) -> Abilities {
         let activation = parts(node).is_some_and(|(_, fused)| fused == FusedActivation::None);
         Abilities { residual: activation && node.input(3).is_none(), activation, channels: true }
@@ -166,11 +174,12 @@ impl Family for Convolutions {
         let missing = || Error::invalid("a convolution lost its input, weights or output");
         let (_, fused) = parts(node).ok_or_else(missing)?;
         let x = node.input(0).ok_or_else(missing)?;
-        let request = request(node, &l.facts()).ok_or_else(missing)?;
-        let input = l.operand(x, Layout::ChannelsLast)?;
+        let request = request(node, &l.facts(), &l.elements).ok_or_else(missing)?;
+        let element = request.problem.element;
+        let input = l.operand_as(x, Layout::ChannelsLast, element)?;
         let (y, mut behind) = l.result(node)?;
         if let Some(r) = node.input(3) {
-            behind.residual = Some(l.operand(r, Layout::ChannelsLast)?);
+            behind.residual = Some(l.operand_as(r, Layout::ChannelsLast, element)?);
         }
         if fused != FusedActivation::None {
             behind.activation = activation(fused);
@@ -184,10 +193,13 @@ impl Family for Convolutions {
         info.candidates = choice.candidates;
         let (from, epilogue, prepared) = (input.clone(), behind.clone(), choice.prepared);
         l.push(info, &reads, &[&output, &scratch], move |env| {
-            let (input, output) = (env.rows(&from)?, env.rows_mut(&output));
-            let epilogue = epilogue.epilogue(env)?;
-            let call = ConvCall { input, epilogue, output, workspace: env.scratch(&scratch) };
-            prepared.run(&problem, env.pool, call).map_err(Error::invalid)
+            let done = for_element!(problem.element, T => {
+                let (input, output) = (env.rows::<T>(&from)?, env.rows_mut(&output));
+                let epilogue = epilogue.epilogue(env)?;
+                let call = ConvCall { input, epilogue, output, workspace: env.scratch(&scratch) };
+                prepared.run(&problem, env.pool, call)
+            });
+            done.map_err(Error::invalid)
         });
         Ok(())
     }

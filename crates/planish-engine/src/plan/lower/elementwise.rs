@@ -1,9 +1,12 @@
 //! Functions of single elements, alone or of two tensors that broadcast, in whatever layout their input is in.
 
 use super::follow::Behind;
-use super::{Abilities, Facts, Family, Layout, Lowering, Operand, Wish};
+use super::{Abilities, Facts, Family, Keeps, Layout, Lowering, Operand, Wish};
+use crate::run::environment::{Environment, Stored};
+use planish_cpu::element::ElementType;
 use planish_cpu::elementwise::{Binary as BinaryKernel, Unary as UnaryKernel, binary, unary};
 use planish_cpu::epilogue::Activation as Epilogue;
+use planish_cpu::for_element;
 use planish_cpu::strided::MAX_RANK;
 use planish_graph::ops::math::activation::{Activation, ActivationFunction};
 use planish_graph::ops::math::binary::{Binary, BinaryFunction};
@@ -125,6 +128,11 @@ impl Family for Elementwise {
         binary_kernel(node).map(|_| Wish::Follow)
     }
 
+    fn keeps(&self, node: &Node, _: &Facts<'_>, layouts: &[Layout]) -> Keeps {
+        let spatial = node.output().is_some_and(|y| layouts[y.0 as usize] == Layout::ChannelsLast);
+        if spatial { Keeps::Follow } else { Keeps::Long }
+    }
+
     fn follows(&self, node: &Node, _: &Facts<'_>) -> Abilities {
         if binary_kernel(node).is_some() { Abilities::ACTIVATION } else { Abilities::default() }
     }
@@ -133,15 +141,17 @@ impl Family for Elementwise {
         let lost = || Error::invalid("an elementwise node lost an input or output");
         let x = node.input(0).ok_or_else(lost)?;
         let (y, Behind { activation, .. }) = l.result(node)?;
-        let layout = l.layout(y);
+        let (layout, element) = (l.layout(y), l.element(y));
         if let Some(function) = unary_kernel(node, &l.facts()) {
-            let operand = l.operand(x, layout)?;
+            let operand = l.operand_as(x, layout, element)?;
             let target = l.output_over(y, x)?;
             let info = l.info(node, "elementwise", "follows its input's layout");
             let from = operand.clone();
             l.push(info, &[&operand], &[&target], move |env| {
-                let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
-                unary(env.isa, env.pool, function, input, output);
+                for_element!(element, T => {
+                    let (input, output) = (env.rows::<T>(&from)?, env.rows_mut(&target));
+                    unary(env.isa, env.pool, function, input, output);
+                });
                 Ok(())
             });
             return Ok(());
@@ -149,17 +159,19 @@ impl Family for Elementwise {
         let function = binary_kernel(node).ok_or_else(lost)?;
         let other = node.input(1).ok_or_else(lost)?;
         let shape = l.shape(y)?;
-        let a = BroadcastOperand::find(l, x, shape, layout)?;
-        let b = BroadcastOperand::find(l, other, shape, layout)?;
+        let a = BroadcastOperand::find(l, x, shape, layout, element)?;
+        let b = BroadcastOperand::find(l, other, shape, layout, element)?;
         let over = if l.shape(x)? == shape { x } else { other };
         let target = if l.shape(over)? == shape { l.output_over(y, over)? } else { l.output(y)? };
         let physical = layout.physical(shape);
         let info = l.info(node, "elementwise", "follows its input's layout");
         let reads = [a.operand.clone(), b.operand.clone()];
         l.push(info, &reads.iter().collect::<Vec<_>>(), &[&target], move |env| {
-            let (a, b) = (a.view(env)?, b.view(env)?);
-            let output = env.strided_mut(&target, &physical);
-            binary(env.isa, env.pool, function, activation, a, b, output);
+            for_element!(element, T => {
+                let (a, b) = (a.view::<T>(env)?, b.view(env)?);
+                let output = env.strided_mut(&target, &physical);
+                binary(env.isa, env.pool, function, activation, a, b, output);
+            });
             Ok(())
         });
         Ok(())
@@ -181,11 +193,12 @@ impl BroadcastOperand {
         v: ValueId,
         shape: &[usize],
         layout: Layout,
+        element: ElementType,
     ) -> Result<BroadcastOperand> {
         let own = l.shape(v)?;
         if layout == Layout::Plain || own.len() == shape.len() && (own == shape || l.layout(v) == layout) {
             return Ok(BroadcastOperand {
-                operand: l.operand(v, layout)?,
+                operand: l.operand_as(v, layout, element)?,
                 shape: layout.physical(own),
                 order: None,
             });
@@ -197,14 +210,18 @@ impl BroadcastOperand {
         for axis in 0..rank {
             order[layout.axis(axis, rank)] = axis;
         }
-        Ok(BroadcastOperand { operand: l.operand(v, Layout::Plain)?, shape: stretched, order: Some(order) })
+        Ok(BroadcastOperand {
+            operand: l.operand_as(v, Layout::Plain, element)?,
+            shape: stretched,
+            order: Some(order),
+        })
     }
 
     /// The operand in the output's axis order.
-    pub(super) fn view(
+    pub(super) fn view<T: Stored>(
         &self,
-        env: &mut crate::run::environment::Environment<'_>,
-    ) -> Result<planish_cpu::strided::Strided<'static>> {
+        env: &mut Environment<'_>,
+    ) -> Result<planish_cpu::strided::Strided<'static, T>> {
         let view = env.strided(&self.operand, &self.shape)?;
         Ok(match &self.order {
             Some(order) => view.permute(order),

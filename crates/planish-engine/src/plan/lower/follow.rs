@@ -7,7 +7,8 @@
 
 use super::{Facts, Layout, Lowering, Operand, elementwise, family};
 use crate::passes::{Affine, channel_map, per_channel};
-use crate::run::environment::Environment;
+use crate::run::environment::{Environment, Stored};
+use planish_cpu::element::ElementType;
 use planish_cpu::epilogue::{Activation, Epilogue};
 use planish_graph::ops::math::binary::{Binary, BinaryFunction};
 use planish_graph::ops::math::prelu::PRelu;
@@ -55,8 +56,8 @@ pub(crate) struct Behind {
 }
 
 impl Behind {
-    /// What the kernel gets.
-    pub(crate) fn epilogue(&self, env: &mut Environment<'_>) -> Result<Epilogue<'_>> {
+    /// What the kernel gets; `T` is the element of the result.
+    pub(crate) fn epilogue<T: Stored>(&self, env: &mut Environment<'_>) -> Result<Epilogue<'_, T>> {
         Ok(Epilogue {
             residual: self.residual.as_ref().map(|r| env.rows(r)).transpose()?,
             slopes: self.slopes.as_deref(),
@@ -67,8 +68,13 @@ impl Behind {
     }
 }
 
-/// By node, what its kernel does of those that follow: each the only reader of what is before it, in the same layout.
-pub(super) fn assign(known: &Facts<'_>, layouts: &[Layout]) -> HashMap<usize, Followers> {
+/// By node, what its kernel does of those that follow: each the only reader of what is before it, in the same layout and
+/// element.
+pub(super) fn assign(
+    known: &Facts<'_>,
+    layouts: &[Layout],
+    elements: &[ElementType],
+) -> HashMap<usize, Followers> {
     let graph = known.graph;
     let mut readers: HashMap<ValueId, (usize, usize)> = HashMap::new();
     let mut makers: HashMap<ValueId, usize> = HashMap::new();
@@ -94,10 +100,10 @@ pub(super) fn assign(known: &Facts<'_>, layouts: &[Layout]) -> HashMap<usize, Fo
             };
             let next = &graph.nodes[reader];
             let Some(result) = next.output() else { break };
-            let layout = layouts[made.0 as usize];
+            let form = |v: ValueId| (layouts[v.0 as usize], elements[v.0 as usize]);
             let there = |v: ValueId| makers.get(&v).is_none_or(|&maker| maker < n);
-            if layout != layouts[result.0 as usize]
-                || !found.take(abilities, known, next, made, layout, &there)
+            if form(made) != form(result)
+                || !found.take(abilities, known, next, made, layouts[made.0 as usize], &there)
             {
                 break;
             }
@@ -197,14 +203,14 @@ impl Lowering<'_> {
         };
         let last = found.nodes.last().map_or(node, |&n| &self.graph.nodes[n]);
         let made = last.output().ok_or_else(lost)?;
-        let layout = self.layout(made);
+        let (layout, element) = (self.layout(made), self.element(made));
         let numbers = |part: fn(&(f64, f64)) -> f64, otherwise: f64| {
             let affine =
                 found.affine.as_ref().filter(|map| map.iter().any(|pair| part(pair) != otherwise))?;
             Some(affine.iter().map(|pair| part(pair) as f32).collect())
         };
         let (scale, shift) = (numbers(|pair| pair.0, 1.0), numbers(|pair| pair.1, 0.0));
-        let residual = found.residual.map(|v| self.operand(v, layout)).transpose()?;
+        let residual = found.residual.map(|v| self.operand_as(v, layout, element)).transpose()?;
         let behind = Behind { residual, slopes: found.slopes, activation: found.activation, scale, shift };
         Ok((made, behind))
     }

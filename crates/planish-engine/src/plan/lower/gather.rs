@@ -50,7 +50,7 @@ impl Family for Gathers {
         if indices.windows(2).all(|pair| pair[0] + 1 == pair[1]) {
             let info = l.info(node, "strided copy", reason);
             l.push(info, &[&operand], &[&target], move |env| {
-                let input = env.strided(&from, &physical)?.window(1, first, count, 1);
+                let input = env.strided::<f32>(&from, &physical)?.window(1, first, count, 1);
                 let output = env.strided_mut(&to, &[outer, count, inner]);
                 planish_cpu::copy::copy(env.isa, env.pool, input, output);
                 Ok(())
@@ -61,7 +61,7 @@ impl Family for Gathers {
         let tables: [IndexTable; 3] = [whole(outer), indices.into_iter().map(Some).collect(), whole(inner)];
         let info = l.info(node, "index tables", reason);
         l.push(info, &[&operand], &[&target], move |env| {
-            let input = env.strided(&from, &physical)?;
+            let input = env.strided::<f32>(&from, &physical)?;
             gather(env.pool, &tables, 0.0, input, env.strided_mut(&to, &[outer, count, inner]));
             Ok(())
         });

@@ -1,6 +1,11 @@
 //! Matrix products: Gemm and MatMul, with the right operand packed when the plan is made where it is constant.
 
-use super::{Abilities, Facts, Family, Layout, Lowering, Operand, Wish, rows_of};
+use super::follow::Behind;
+use super::{
+    Abilities, BufferView, Facts, Family, Keeps, Layout, Lowering, Operand, StepInfo, Wish, rows_of,
+};
+use planish_cpu::element::{Element, ElementType};
+use planish_cpu::for_element;
 use planish_cpu::matmul::{matmul, matmul_dynamic};
 use planish_graph::ops::math::gemm::Gemm;
 use planish_graph::ops::math::matmul::{MatMul, MatMulShape};
@@ -35,6 +40,11 @@ fn one_matrix(node: &Node, facts: &Facts<'_>) -> bool {
     facts.constant(node, 1).is_some_and(|weights| weights.rank() <= 2)
 }
 
+/// Whether the right operand is packed when the plan is made.
+fn is_packed(node: &Node, facts: &Facts<'_>) -> bool {
+    node.op.is_op::<Gemm>() || one_matrix(node, facts)
+}
+
 impl Family for MatrixProducts {
     fn wish(&self, node: &Node, facts: &Facts<'_>) -> Option<Wish> {
         facts.input(node, 0)?;
@@ -46,8 +56,12 @@ impl Family for MatrixProducts {
         plain_gemm(node, facts).map(|()| Wish::Plain)
     }
 
+    fn keeps(&self, node: &Node, facts: &Facts<'_>, _: &[Layout]) -> Keeps {
+        if is_packed(node, facts) { Keeps::Either } else { Keeps::Long }
+    }
+
     fn follows(&self, node: &Node, facts: &Facts<'_>) -> Abilities {
-        if node.op.is_op::<Gemm>() || one_matrix(node, facts) { Abilities::ALL } else { Abilities::default() }
+        if is_packed(node, facts) { Abilities::ALL } else { Abilities::default() }
     }
 
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
@@ -66,7 +80,6 @@ fn lower_gemm(l: &mut Lowering<'_>, node: &Node, gemm: &Gemm) -> Result<()> {
         true => (weights.shape()[1], weights.shape()[0]),
         false => (weights.shape()[0], weights.shape()[1]),
     };
-    let packed = l.target.chooser.packed_matrix(weights, gemm.trans_b, gemm.alpha)?;
     let bias: Option<Vec<f32>> = match node.input(2).and_then(|b| l.constant(b)) {
         None => None,
         Some(bias) => {
@@ -74,16 +87,49 @@ fn lower_gemm(l: &mut Lowering<'_>, node: &Node, gemm: &Gemm) -> Result<()> {
             Some((0..columns).map(|c| gemm.beta * values[if values.len() == 1 { 0 } else { c }]).collect())
         }
     };
-    let operand = l.operand(x, Layout::Plain)?;
+    let operand = l.operand_as(x, Layout::Plain, l.target.element)?;
     debug_assert_eq!(rows, l.shape(x)?[1]);
     let target = l.output(y)?;
     let info = l.info(node, "packed product", "the weights are constant");
-    let reads: Vec<&Operand> = [Some(&operand), behind.residual.as_ref()].into_iter().flatten().collect();
-    let (from, epilogue) = (operand.clone(), behind.clone());
-    l.push(info, &reads, &[&target], move |env| {
-        let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
-        let epilogue = epilogue.epilogue(env)?;
-        matmul(env.pool, input, &packed, bias.as_deref(), epilogue, output).map_err(Error::invalid)
+    let weights = Constant { matrix: weights, transposed: gemm.trans_b, scale: gemm.alpha, bias };
+    multiply(l, info, operand, weights, behind, target)
+}
+
+/// A constant right operand with a bias for each column.
+struct Constant<'a> {
+    matrix: &'a Tensor,
+    transposed: bool,
+    /// What the matrix is multiplied by.
+    scale: f32,
+    bias: Option<Vec<f32>>,
+}
+
+/// The step of a product with a constant, on the element of the left operand; the result is of that or `f32`.
+fn multiply(
+    l: &mut Lowering<'_>,
+    info: StepInfo,
+    from: Operand,
+    weights: Constant<'_>,
+    behind: Behind,
+    target: BufferView,
+) -> Result<()> {
+    let Constant { matrix, transposed, scale, bias } = weights;
+    let given: Vec<Operand> =
+        [Some(&from), behind.residual.as_ref()].into_iter().flatten().cloned().collect();
+    let reads: Vec<&Operand> = given.iter().collect();
+    for_element!(from.element(), T => {
+        let packed = l.target.chooser.packed_matrix::<T>(matrix, transposed, scale)?;
+        l.push(info, &reads, &[&target], move |env| {
+            let (input, bias) = (env.rows::<T>(&from)?, bias.as_deref());
+            let done = if target.element == <T as Element>::TYPE {
+                let (epilogue, output) = (behind.epilogue::<T>(env)?, env.rows_mut(&target));
+                matmul(env.pool, input, &packed, bias, epilogue, output)
+            } else {
+                let (epilogue, output) = (behind.epilogue::<f32>(env)?, env.rows_mut(&target));
+                matmul(env.pool, input, &packed, bias, epilogue, output)
+            };
+            done.map_err(Error::invalid)
+        });
     });
     Ok(())
 }
@@ -94,24 +140,16 @@ fn lower_matmul(l: &mut Lowering<'_>, node: &Node) -> Result<()> {
     let (left, right) = (l.shape(a)?, l.shape(b)?);
     let shape = MatMulShape::new(left, right)?;
     let one_matrix = one_matrix(node, &l.facts());
-    let (left_operand, target) = (l.operand(a, Layout::Plain)?, l.output(y)?);
+    let element = if one_matrix { l.target.element } else { ElementType::F32 };
+    let (left_operand, target) = (l.operand_as(a, Layout::Plain, element)?, l.output(y)?);
     let (m, k, n) = (shape.m, shape.k, shape.n);
     let batches: usize = shape.batch.iter().product();
     if let Some(weights) = l.constant(b).filter(|_| one_matrix) {
         let matrix = weights.reshaped(&[k, n])?;
-        let packed = l.target.chooser.packed_matrix(&matrix, false, 1.0)?;
-        let from = left_operand.reshaped(batches * m, k);
-        let target = target.reshaped(batches * m, n);
         let info = l.info(node, "packed product", "the right operand is constant");
-        let reads: Vec<&Operand> =
-            [Some(&left_operand), behind.residual.as_ref()].into_iter().flatten().collect();
-        let epilogue = behind.clone();
-        l.push(info, &reads, &[&target], move |env| {
-            let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
-            let epilogue = epilogue.epilogue(env)?;
-            matmul(env.pool, input, &packed, None, epilogue, output).map_err(Error::invalid)
-        });
-        return Ok(());
+        let weights = Constant { matrix: &matrix, transposed: false, scale: 1.0, bias: None };
+        let (from, to) = (left_operand.reshaped(batches * m, k), target.reshaped(batches * m, n));
+        return multiply(l, info, from, weights, behind, to);
     }
     let right_operand = l.operand(b, Layout::Plain)?;
     // Which matrix of each operand every product of the batch takes.

@@ -28,8 +28,11 @@ pub(crate) use operands::layouts_agree;
 use super::layout;
 pub(crate) use super::layout::{Layout, Wish};
 use super::placement::{self, Placement};
+use super::precision;
+pub(crate) use super::precision::Keeps;
 use super::{BufferView, Kernel, Operand, Step, StepInfo, memory};
 use crate::run::environment::Environment;
+use planish_cpu::element::ElementType;
 use planish_graph::error::Context;
 use planish_graph::limits::element_count;
 use planish_graph::{DType, Error, Fact, Graph, Node, Result, Tensor, ValueId};
@@ -40,6 +43,8 @@ pub(crate) struct Target<'a> {
     pub(crate) isa: planish_cpu::isa::Isa,
     pub(crate) pool: &'a planish_cpu::threads::ThreadPool,
     pub(crate) chooser: &'a super::choose::Chooser,
+    /// What activations are kept as where kernels allow it.
+    pub(crate) element: ElementType,
 }
 
 /// A plan in the making.
@@ -48,10 +53,11 @@ pub(crate) struct Lowering<'a> {
     facts: &'a [Option<Fact>],
     pub(crate) target: &'a Target<'a>,
     layouts: Vec<Layout>,
+    elements: Vec<ElementType>,
     placements: HashMap<ValueId, Placement>,
     roots: HashMap<ValueId, usize>,
-    /// Where each value is, in each layout it was made in or converted to.
-    found: HashMap<(ValueId, Layout), Operand>,
+    /// Where each value is, in each layout and element it was made in or converted to.
+    found: HashMap<(ValueId, Layout, ElementType), Operand>,
     lives: Vec<memory::Life>,
     /// How many values name each buffer: 1 where it may be written over at its last use.
     names: Vec<usize>,
@@ -73,6 +79,11 @@ pub(crate) trait Family: Sync {
     /// reads either just as well. Not asked of those that follow.
     fn reads(&self, _node: &Node, _facts: &Facts<'_>, layout: Layout) -> Option<Layout> {
         Some(layout)
+    }
+    /// What the family's kernel for `node` does with values that are kept short, given that its values are in `layouts`;
+    /// where it is more than `f32`, `lower` asks [`Lowering::element`].
+    fn keeps(&self, _node: &Node, _facts: &Facts<'_>, _layouts: &[Layout]) -> Keeps {
+        Keeps::Long
     }
     /// The steps of a node for which [`Self::wish`] answered.
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()>;
@@ -125,6 +136,11 @@ pub(crate) fn reads(node: &Node, facts: &Facts<'_>, layout: Layout) -> Option<La
     family(node, facts).map_or(Some(Layout::Plain), |(family, _)| family.reads(node, facts, layout))
 }
 
+/// What the kernel of `node` does with values that are kept short.
+pub(crate) fn keeps(node: &Node, facts: &Facts<'_>, layouts: &[Layout]) -> Keeps {
+    family(node, facts).map_or(Keeps::Long, |(f, _)| f.keeps(node, facts, layouts))
+}
+
 /// Whether the node's output is a view of its input's memory, never a memory of its own.
 pub(crate) fn is_alias(node: &Node, facts: &Facts<'_>, layouts: &[Layout]) -> bool {
     family(node, facts).is_some_and(|(f, _)| f.is_alias(node, facts, layouts))
@@ -144,10 +160,11 @@ pub(crate) fn lower(graph: &Graph, facts: &[Option<Fact>], target: &Target<'_>) 
     }
     let known = Facts { graph, facts };
     let layouts = layout::assign(&known, layout::Prices::new(target.chooser.rates()));
-    let placements = placement::assign(&known, &layouts);
-    let followers = follow::assign(&known, &layouts);
-    target.chooser.tune(&conv::requests(&known), target.pool)?;
-    let chains = chain::assign(&known, &layouts, &followers, target)?;
+    let elements = precision::assign(&known, &layouts, target.element);
+    let placements = placement::assign(&known, &layouts, &elements);
+    let followers = follow::assign(&known, &layouts, &elements);
+    target.chooser.tune(&conv::requests(&known, &elements), target.pool)?;
+    let chains = chain::assign(&known, &layouts, &elements, &followers, target)?;
     let followed = followers.values().flat_map(|f| f.nodes.iter().copied());
     let done: HashSet<usize> = followed.chain(chains.inner()).collect();
     let mut last_reader = vec![0; graph.values.len()];
@@ -171,6 +188,7 @@ pub(crate) fn lower(graph: &Graph, facts: &[Option<Fact>], target: &Target<'_>) 
         facts,
         target,
         layouts,
+        elements,
         placements,
         roots: HashMap::new(),
         found: HashMap::new(),
@@ -248,6 +266,10 @@ impl<'a> Lowering<'a> {
     /// The layout a value is kept in.
     pub(crate) fn layout(&self, v: ValueId) -> Layout {
         self.layouts[v.0 as usize]
+    }
+    /// What a value is kept as.
+    pub(crate) fn element(&self, v: ValueId) -> ElementType {
+        self.elements[v.0 as usize]
     }
     /// The content of a value, where it is a constant.
     pub(crate) fn constant(&self, v: ValueId) -> Option<&'a Tensor> {

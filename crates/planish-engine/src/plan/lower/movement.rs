@@ -1,6 +1,7 @@
 //! Moving elements: views where the memory allows it, strided copies otherwise.
 
-use super::{BufferView, Facts, Family, Layout, Lowering, Operand, Wish, rows_of};
+use super::{BufferView, Facts, Family, Keeps, Layout, Lowering, Operand, Wish, rows_of};
+use planish_cpu::for_element;
 use planish_cpu::strided::MAX_RANK;
 use planish_graph::ops::movement::{concat::Concat, expand::Expand, flatten::Flatten, identity::Identity};
 use planish_graph::ops::movement::{reshape::Reshape, slice::Slice, split::Split, transpose::Transpose};
@@ -120,6 +121,10 @@ impl Family for Movement {
         }
     }
 
+    fn keeps(&self, _: &Node, _: &Facts<'_>, _: &[Layout]) -> Keeps {
+        Keeps::Follow
+    }
+
     fn is_alias(&self, node: &Node, facts: &Facts<'_>, layouts: &[Layout]) -> bool {
         if renames_axes(node) || node.op.is_op::<Identity>() || node.op.is_op::<Transpose>() {
             return true;
@@ -135,28 +140,31 @@ impl Family for Movement {
         }
         let (x, y) = (node.input(0).ok_or_else(lost)?, node.output().ok_or_else(lost)?);
         let (input, output) = (l.shape(x)?, l.shape(y)?);
+        let element = l.element(y);
         if node.op.is_op::<Identity>() {
             let layout = l.layout(y);
-            let operand = l.operand(x, layout)?;
+            let operand = l.operand_as(x, layout, element)?;
             l.alias(y, layout, operand);
             return Ok(());
         }
         if renames_axes(node) {
-            let operand = l.operand(x, Layout::Plain)?;
+            let operand = l.operand_as(x, Layout::Plain, element)?;
             let (rows, channels) = rows_of(Layout::Plain, output);
             l.alias(y, Layout::Plain, operand.reshaped(rows, channels));
             return Ok(());
         }
         if node.op.is_op::<Expand>() {
-            let operand = l.operand(x, Layout::Plain)?;
+            let operand = l.operand_as(x, Layout::Plain, element)?;
             let target = l.output(y)?;
             let (from, shapes) = (operand.clone(), (input.to_vec(), output.to_vec()));
             let info = l.info(node, "strided copy", "repeats elements");
             l.push(info, &[&operand], &[&target], move |env| {
-                let source = env.strided(&from, &shapes.0)?;
-                let source = source.broadcast(&shapes.1).ok_or_else(lost)?;
-                let output = env.strided_mut(&target, &shapes.1);
-                planish_cpu::copy::copy(env.isa, env.pool, source, output);
+                for_element!(element, T => {
+                    let source = env.strided::<T>(&from, &shapes.0)?;
+                    let source = source.broadcast(&shapes.1).ok_or_else(lost)?;
+                    let output = env.strided_mut(&target, &shapes.1);
+                    planish_cpu::copy::copy(env.isa, env.pool, source, output);
+                });
                 Ok(())
             });
             return Ok(());
@@ -180,12 +188,12 @@ fn concat(l: &mut Lowering<'_>, node: &Node) -> Result<()> {
     let concat = node.op.as_op::<Concat>().ok_or_else(lost)?;
     let y = node.output().ok_or_else(lost)?;
     let shape = l.shape(y)?;
-    let layout = l.layout(y);
+    let (layout, element) = (l.layout(y), l.element(y));
     let axis = layout.axis(index::axis(concat.axis, shape.len())?, shape.len());
     let inputs: Vec<ValueId> = node.inputs.iter().flatten().copied().collect();
     let mut sources = Vec::with_capacity(inputs.len());
     for &v in &inputs {
-        sources.push(l.operand(v, layout)?);
+        sources.push(l.operand_as(v, layout, element)?);
     }
     let target = l.output(y)?;
     let physical = layout.physical(shape);
@@ -208,11 +216,13 @@ fn concat(l: &mut Lowering<'_>, node: &Node) -> Result<()> {
     let info = l.info(node, "strided copy", "these inputs were not written in place");
     let reads: Vec<Operand> = copies.iter().map(|(o, _, _)| o.clone()).collect();
     l.push(info, &reads.iter().collect::<Vec<_>>(), &[&target], move |env| {
-        for (source, part, start) in &copies {
-            let from = env.strided(source, part)?;
-            let to = env.strided_mut(&target, &physical).window(axis, *start, part[axis], 1);
-            planish_cpu::copy::copy(env.isa, env.pool, from, to);
-        }
+        for_element!(element, T => {
+            for (source, part, start) in &copies {
+                let from = env.strided::<T>(source, part)?;
+                let to = env.strided_mut(&target, &physical).window(axis, *start, part[axis], 1);
+                planish_cpu::copy::copy(env.isa, env.pool, from, to);
+            }
+        });
         Ok(())
     });
     Ok(())
@@ -228,8 +238,9 @@ fn transpose(l: &mut Lowering<'_>, node: &Node, x: ValueId, y: ValueId, perm: &[
     } else {
         None
     };
+    let element = l.element(y);
     if let Some((from, to)) = same {
-        let operand = l.operand(x, from)?;
+        let operand = l.operand_as(x, from, element)?;
         if operand.is_dense() {
             let (rows, channels) = rows_of(to, output);
             l.alias(y, to, operand.reshaped(rows, channels));
@@ -237,7 +248,7 @@ fn transpose(l: &mut Lowering<'_>, node: &Node, x: ValueId, y: ValueId, perm: &[
         }
     }
     let layout = l.layout(x);
-    let operand = l.operand(x, layout)?;
+    let operand = l.operand_as(x, layout, element)?;
     let rank = input.len();
     let target = l.output(y)?;
     // Memory axis i of the output is ONNX axis a of the output, perm[a] of the input, and so on to the input's memory.
@@ -250,9 +261,11 @@ fn transpose(l: &mut Lowering<'_>, node: &Node, x: ValueId, y: ValueId, perm: &[
         (operand.clone(), layout.physical(input), target_layout.physical(output));
     let info = l.info(node, "strided copy", "axes change their order");
     l.push(info, &[&operand], &[&target], move |env| {
-        let source = env.strided(&from, &from_shape)?.permute(&order);
-        let output = env.strided_mut(&target, &to_shape);
-        planish_cpu::copy::copy(env.isa, env.pool, source, output);
+        for_element!(element, T => {
+            let source = env.strided::<T>(&from, &from_shape)?.permute(&order);
+            let output = env.strided_mut(&target, &to_shape);
+            planish_cpu::copy::copy(env.isa, env.pool, source, output);
+        });
         Ok(())
     });
     Ok(())
@@ -264,8 +277,8 @@ fn cut(l: &mut Lowering<'_>, node: &Node, x: ValueId) -> Result<()> {
     let cuts = cuts(node, &l.facts(), input).ok_or_else(lost)?;
     for (y, cut) in node.outputs.iter().zip(cuts) {
         let Some(y) = *y else { continue };
-        let layout = l.layout(y);
-        let operand = l.operand(x, layout)?;
+        let (layout, element) = (l.layout(y), l.element(y));
+        let operand = l.operand_as(x, layout, element)?;
         if layout == Layout::ChannelsLast
             && only_channels(&cut, input)
             && let Operand::Buffer(view) = &operand
@@ -282,12 +295,14 @@ fn cut(l: &mut Lowering<'_>, node: &Node, x: ValueId) -> Result<()> {
             (operand.clone(), layout.physical(input), layout.physical(l.shape(y)?));
         let info = l.info(node, "strided copy", "takes a window");
         l.push(info, &[&operand], &[&target], move |env| {
-            let mut source = env.strided(&from, &from_shape)?;
-            for &(axis, (start, step, count)) in &windows {
-                source = source.window(axis, start, count, step);
-            }
-            let output = env.strided_mut(&target, &to_shape);
-            planish_cpu::copy::copy(env.isa, env.pool, source, output);
+            for_element!(element, T => {
+                let mut source = env.strided::<T>(&from, &from_shape)?;
+                for &(axis, (start, step, count)) in &windows {
+                    source = source.window(axis, start, count, step);
+                }
+                let output = env.strided_mut(&target, &to_shape);
+                planish_cpu::copy::copy(env.isa, env.pool, source, output);
+            });
             Ok(())
         });
     }

@@ -1,7 +1,9 @@
-//! Where values are read: the layout a kernel wants is made on demand, once a value and layout.
+//! Where values are read: the layout and the element a kernel wants are made on demand, once a value and form.
 
 use super::{BufferView, Layout, Lowering, Operand, StepInfo, rows_of};
-use crate::run::environment::Environment;
+use planish_cpu::element::ElementType;
+use planish_cpu::elementwise::convert;
+use planish_cpu::for_element;
 use planish_graph::{DType, Error, Result, Tensor, ValueId};
 
 /// Whether a value of that shape has the same bytes in both layouts.
@@ -19,50 +21,95 @@ impl Lowering<'_> {
             } else {
                 Operand::Input { index, rows: 0, channels: 0 }
             };
-            self.found.insert((v, Layout::Plain), operand);
+            self.found.insert((v, Layout::Plain, ElementType::F32), operand);
         }
         Ok(())
     }
 
-    /// Where a value is, in `layout`; converts it there first where needed.
+    /// Where a value is as `f32`, in `layout`; converts it there first where needed.
     pub(crate) fn operand(&mut self, v: ValueId, layout: Layout) -> Result<Operand> {
-        if let Some(operand) = self.found.get(&(v, layout)) {
+        self.operand_as(v, layout, ElementType::F32)
+    }
+
+    /// Where a value is in `layout`, kept as `element`; converts it there first where needed.
+    pub(crate) fn operand_as(&mut self, v: ValueId, layout: Layout, element: ElementType) -> Result<Operand> {
+        if let Some(operand) = self.found.get(&(v, layout, element)) {
             return Ok(operand.clone());
         }
-        let operand = self.converted(v, layout)?;
-        self.found.insert((v, layout), operand.clone());
+        let operand = match self.constant(v) {
+            Some(tensor) => constant(tensor, layout, element)?,
+            None => self.converted(v, layout, element)?,
+        };
+        self.found.insert((v, layout, element), operand.clone());
         Ok(operand)
     }
 
-    fn converted(&mut self, v: ValueId, layout: Layout) -> Result<Operand> {
-        if let Some(tensor) = self.constant(v) {
-            if tensor.dtype() != DType::F32 {
-                return Ok(Operand::Constant { tensor: tensor.clone(), rows: 0, channels: 0 });
-            }
-            let (rows, channels) = rows_of(layout, tensor.shape());
-            let tensor = match layout {
-                Layout::Plain => tensor.clone(),
-                Layout::ChannelsLast => channels_last(tensor)?,
-            };
-            return Ok(Operand::Constant { tensor, rows, channels });
-        }
+    /// Changes the layout or the element of a value; both one after the other, the layout of `f32`, whose elements are
+    /// the faster ones to turn.
+    fn converted(&mut self, v: ValueId, layout: Layout, element: ElementType) -> Result<Operand> {
         let other = match layout {
             Layout::Plain => Layout::ChannelsLast,
             Layout::ChannelsLast => Layout::Plain,
         };
-        let name = &self.graph.value(v).name;
-        let Some(source) = self.found.get(&(v, other)).cloned() else {
-            return Err(Error::invalid(format!("\"{name}\" is read before it is made")));
+        let others = match element {
+            ElementType::F32 => ElementType::Bf16,
+            ElementType::Bf16 => ElementType::F32,
         };
+        if let Some(source) = self.found.get(&(v, layout, others)).cloned() {
+            return self.with_element(v, layout, &source, element);
+        }
+        if let Some(source) = self.found.get(&(v, other, element)).cloned() {
+            return self.with_layout(v, layout, &source);
+        }
+        if !self.found.contains_key(&(v, other, others)) {
+            let name = &self.graph.value(v).name;
+            return Err(Error::invalid(format!("\"{name}\" is read before it is made")));
+        }
+        let between = if element == ElementType::F32 { other } else { layout };
+        self.operand_as(v, between, ElementType::F32)?;
+        self.operand_as(v, layout, element)
+    }
+
+    /// The same numbers as other elements.
+    fn with_element(
+        &mut self,
+        v: ValueId,
+        layout: Layout,
+        source: &Operand,
+        element: ElementType,
+    ) -> Result<Operand> {
+        let shape = self.shape(v)?;
+        let (rows, channels) = rows_of(layout, shape);
+        let view = self.new_buffer(rows, channels, element);
+        let info = StepInfo {
+            node: self.graph.value(v).name.clone(),
+            operator: "conversion".into(),
+            algorithm: format!("to {element}"),
+            reason: "the next step wants other elements".into(),
+            shape: shape.to_vec(),
+            ..StepInfo::default()
+        };
+        let from = source.clone();
+        self.push(info, &[source], &[&view], move |env| {
+            for_element!(from.element(), T => for_element!(view.element, O => {
+                convert(env.isa, env.pool, env.rows::<T>(&from)?, env.rows_mut::<O>(&view));
+            }));
+            Ok(())
+        });
+        Ok(Operand::Buffer(view))
+    }
+
+    /// The same elements in the other layout.
+    fn with_layout(&mut self, v: ValueId, layout: Layout, source: &Operand) -> Result<Operand> {
         let shape = self.shape(v)?;
         let (rows, channels) = rows_of(layout, shape);
         if layouts_agree(shape) && source.is_dense() {
-            if let Operand::Buffer(view) = &source {
+            if let Operand::Buffer(view) = source {
                 self.names[view.buffer] += 1;
             }
             return Ok(source.reshaped(rows, channels));
         }
-        let view = self.new_buffer(rows, channels);
+        let view = self.new_buffer(rows, channels, source.element());
         let (images, depth) = (shape[0], shape[1]);
         let pixels: usize = shape[2..].iter().product();
         // Seen plainly, the rows are whole planes of pixels.
@@ -70,30 +117,27 @@ impl Lowering<'_> {
             Layout::ChannelsLast => (source.reshaped(images * depth, pixels), view),
             Layout::Plain => (source.clone(), view.reshaped(images * depth, pixels)),
         };
-        let kernel = move |env: &mut Environment<'_>| {
-            // In memory order, `images` blocks of `depth` times `pixels` are transposed.
-            let (input, output) = match layout {
-                Layout::ChannelsLast => (
-                    env.strided(&from, &[images, depth, pixels])?.permute(&[0, 2, 1]),
-                    env.strided_mut(&to, &[images, pixels, depth]),
-                ),
-                Layout::Plain => (
-                    env.strided(&from, &[images, pixels, depth])?.permute(&[0, 2, 1]),
-                    env.strided_mut(&to, &[images, depth, pixels]),
-                ),
-            };
-            planish_cpu::copy::copy(env.isa, env.pool, input, output);
-            Ok(())
-        };
         let info = StepInfo {
-            node: name.clone(),
+            node: self.graph.value(v).name.clone(),
             operator: "layout change".into(),
             algorithm: if layout == Layout::Plain { "channels first" } else { "channels last" }.into(),
             reason: "the next step wants the other layout".into(),
             shape: shape.to_vec(),
             ..StepInfo::default()
         };
-        self.push(info, &[&source], &[&view], kernel);
+        // In memory order, `images` blocks of `depth` times `pixels` are transposed.
+        let (inner, outer) = match layout {
+            Layout::ChannelsLast => (depth, pixels),
+            Layout::Plain => (pixels, depth),
+        };
+        self.push(info, &[source], &[&view], move |env| {
+            for_element!(to.element, T => {
+                let input = env.strided::<T>(&from, &[images, inner, outer])?.permute(&[0, 2, 1]);
+                let output = env.strided_mut(&to, &[images, outer, inner]);
+                planish_cpu::copy::copy(env.isa, env.pool, input, output);
+            });
+            Ok(())
+        });
         Ok(Operand::Buffer(view))
     }
 
@@ -108,8 +152,10 @@ impl Lowering<'_> {
         };
         let (source, target, extents) = (from.clone(), *to, physical.to_vec());
         self.push(info, &[from], &[to], move |env| {
-            let (input, output) = (env.strided(&source, &extents)?, env.strided_mut(&target, &extents));
-            planish_cpu::copy::copy(env.isa, env.pool, input, output);
+            for_element!(target.element, T => {
+                let (input, output) = (env.strided::<T>(&source, &extents)?, env.strided_mut(&target, &extents));
+                planish_cpu::copy::copy(env.isa, env.pool, input, output);
+            });
             Ok(())
         });
     }
@@ -118,10 +164,26 @@ impl Lowering<'_> {
     pub(crate) fn dense_copy(&mut self, from: &Operand, physical: &[usize]) -> Result<Operand> {
         let channels = physical.last().copied().unwrap_or(1);
         let rows = physical[..physical.len().saturating_sub(1)].iter().product();
-        let view = self.new_buffer(rows, channels);
+        let view = self.new_buffer(rows, channels, from.element());
         self.copy(from, &view, physical);
         Ok(Operand::Buffer(view))
     }
+}
+
+/// A constant in `layout`, kept as `element`.
+fn constant(tensor: &Tensor, layout: Layout, element: ElementType) -> Result<Operand> {
+    if tensor.dtype() != DType::F32 {
+        return Ok(Operand::Constant { tensor: tensor.clone(), rows: 0, channels: 0 });
+    }
+    let (rows, channels) = rows_of(layout, tensor.shape());
+    let mut tensor = match layout {
+        Layout::Plain => tensor.clone(),
+        Layout::ChannelsLast => channels_last(tensor)?,
+    };
+    if element == ElementType::Bf16 {
+        tensor = Tensor::from_f64s(DType::BF16, tensor.shape(), &tensor.to_f64s())?;
+    }
+    Ok(Operand::Constant { tensor, rows, channels })
 }
 
 /// A constant with its channels last.

@@ -2,40 +2,42 @@
 //! read for the last time.
 
 use super::{BufferView, Layout, Lowering, Operand, StepInfo, memory, rows_of};
+use planish_cpu::element::ElementType;
 use planish_graph::{DType, Result, Tensor, ValueId};
 
 impl Lowering<'_> {
     /// A fresh dense buffer.
-    pub(super) fn new_buffer(&mut self, rows: usize, channels: usize) -> BufferView {
+    pub(super) fn new_buffer(&mut self, rows: usize, channels: usize, element: ElementType) -> BufferView {
         let buffer = self.lives.len();
-        self.lives.push(memory::Life { len: rows.saturating_mul(channels), first: usize::MAX, last: 0 });
+        let words = rows.saturating_mul(channels).div_ceil(element.per_word());
+        self.lives.push(memory::Life { len: words, first: usize::MAX, last: 0 });
         self.names.push(1);
-        BufferView { buffer, start: 0, rows, channels, row_stride: channels }
+        BufferView { buffer, start: 0, rows, channels, row_stride: channels, element }
     }
 
-    /// Scratch memory of `len` elements for the step pushed next.
+    /// Scratch memory of `len` numbers for the step pushed next.
     pub(crate) fn scratch(&mut self, len: usize) -> BufferView {
-        self.new_buffer(1, len)
+        self.new_buffer(1, len, ElementType::F32)
     }
 
     /// A place for output `v` in its layout: inside the concatenation that reads it, or of its own.
     pub(crate) fn output(&mut self, v: ValueId) -> Result<BufferView> {
-        let layout = self.layout(v);
+        let (layout, element) = (self.layout(v), self.element(v));
         let (rows, channels) = rows_of(layout, self.shape(v)?);
         let view = match self.placements.get(&v).copied() {
             Some(place) => {
                 let (_, stride) = rows_of(Layout::ChannelsLast, self.shape(place.root)?);
                 let buffer = self.root_buffer(place.root)?;
                 self.names[buffer] += 1;
-                BufferView { buffer, start: place.channel, rows, channels, row_stride: stride }
+                BufferView { buffer, start: place.channel, rows, channels, row_stride: stride, element }
             }
             None if self.roots.contains_key(&v) => {
                 let buffer = self.root_buffer(v)?;
-                BufferView { buffer, start: 0, rows, channels, row_stride: channels }
+                BufferView { buffer, start: 0, rows, channels, row_stride: channels, element }
             }
-            None => self.new_buffer(rows, channels),
+            None => self.new_buffer(rows, channels, element),
         };
-        self.found.insert((v, layout), Operand::Buffer(view));
+        self.found.insert((v, layout, element), Operand::Buffer(view));
         Ok(view)
     }
 
@@ -44,7 +46,7 @@ impl Lowering<'_> {
             return Ok(buffer);
         }
         let (rows, channels) = rows_of(Layout::ChannelsLast, self.shape(root)?);
-        let buffer = self.new_buffer(rows, channels).buffer;
+        let buffer = self.new_buffer(rows, channels, self.element(root)).buffer;
         self.names[buffer] += 1;
         self.roots.insert(root, buffer);
         Ok(buffer)
@@ -53,19 +55,19 @@ impl Lowering<'_> {
     /// A place for output `v` of an elementwise step: over `input`, where that is read for the last time here and has the
     /// same rows, otherwise [`Self::output`].
     pub(crate) fn output_over(&mut self, v: ValueId, input: ValueId) -> Result<BufferView> {
-        let layout = self.layout(v);
+        let (layout, element) = (self.layout(v), self.element(v));
         let placed = self.placements.contains_key(&v) || self.roots.contains_key(&v);
         let last_use = self.last_reader[input.0 as usize] == self.node_index;
         let (rows, channels) = rows_of(layout, self.shape(v)?);
         if let (false, true, Some(Operand::Buffer(view))) =
-            (placed, last_use, self.found.get(&(input, layout)))
+            (placed, last_use, self.found.get(&(input, layout, element)))
         {
             let view = *view;
             if self.names[view.buffer] == 1
                 && (view.rows, view.channels) == (rows, channels)
                 && view.is_dense()
             {
-                self.found.insert((v, layout), Operand::Buffer(view));
+                self.found.insert((v, layout, element), Operand::Buffer(view));
                 return Ok(view);
             }
         }
@@ -77,15 +79,17 @@ impl Lowering<'_> {
         if let Operand::Buffer(view) = &operand {
             self.names[view.buffer] += 1;
         }
+        let element = operand.element();
         self.layouts[v.0 as usize] = layout;
-        self.found.insert((v, layout), operand);
+        self.elements[v.0 as usize] = element;
+        self.found.insert((v, layout, element), operand);
     }
 
     /// A slot for an output whose type or shape is not for the arena.
     pub(super) fn heap_output(&mut self, v: ValueId) -> usize {
         let slot = self.heap_slots;
         self.heap_slots += 1;
-        self.found.insert((v, Layout::Plain), Operand::Heap(slot));
+        self.found.insert((v, Layout::Plain, ElementType::F32), Operand::Heap(slot));
         slot
     }
 

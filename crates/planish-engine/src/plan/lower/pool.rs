@@ -1,6 +1,7 @@
 //! Pooling, over windows and over whole maps.
 
-use super::{Facts, Family, Layout, Lowering, Wish};
+use super::{Facts, Family, Keeps, Layout, Lowering, Wish};
+use planish_cpu::for_element;
 use planish_cpu::pooling::{PoolAxis, PoolProblem, Pooling, pool};
 use planish_cpu::reduce::{Reduction, reduce};
 use planish_graph::ops::nn::global_pool::{GlobalPool, GlobalPoolKind};
@@ -83,13 +84,17 @@ impl Family for Pools {
         parts(node, facts.input(node, 0)?).map(|_| Wish::ChannelsLast)
     }
 
+    fn keeps(&self, _: &Node, _: &Facts<'_>, _: &[Layout]) -> Keeps {
+        Keeps::Follow
+    }
+
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
         let lost = || Error::invalid("a pooling node lost its input or output");
         let (x, y) = (node.input(0).ok_or_else(lost)?, node.output().ok_or_else(lost)?);
         let shape = l.shape(x)?;
         let (kind, window) = parts(node, shape).ok_or_else(lost)?;
         let problem = problem(shape[0], &window);
-        let operand = l.operand(x, Layout::ChannelsLast)?;
+        let operand = l.operand_as(x, Layout::ChannelsLast, l.element(y))?;
         let target = l.output(y)?;
         let average = node.op.as_op::<GlobalPool>().is_some_and(|op| op.kind == GlobalPoolKind::Average);
         let pixels: usize = shape[2..].iter().product();
@@ -106,8 +111,10 @@ impl Family for Pools {
         let info = l.info(node, "pooling", "vectorised over channels");
         let from = operand.clone();
         l.push(info, &[&operand], &[&target], move |env| {
-            let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
-            pool(env.isa, env.pool, kind, &problem, input, output);
+            for_element!(target.element, T => {
+                let (input, output) = (env.rows::<T>(&from)?, env.rows_mut(&target));
+                pool(env.isa, env.pool, kind, &problem, input, output);
+            });
             Ok(())
         });
         Ok(())

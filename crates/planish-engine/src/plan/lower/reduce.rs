@@ -96,7 +96,11 @@ impl Family for Reductions {
             let source =
                 if apart && !operand.is_dense() { l.dense_copy(&operand, &physical)? } else { operand };
             let (rows, channels) = rows_of(layout, shape);
-            let made = if apart && !target.is_dense() { l.new_buffer(rows, channels) } else { target };
+            let made = if apart && !target.is_dense() {
+                l.new_buffer(rows, channels, target.element)
+            } else {
+                target
+            };
             let (from, to) = match dense || apart {
                 true => (
                     source.reshaped(outer * physical[axis], inner),

@@ -1,0 +1,259 @@
+//! How numbers are kept in memory, apart from how they are computed with.
+//!
+//! Sums, activations and everything else is computed in `f32`. What lies between two layers may be kept shorter: half
+//! of the bytes is half of the traffic, which is what bounds a depthwise layer, and machines multiply pairs of short
+//! numbers in the time of one long one. A kernel is therefore generic over the [`Element`] it reads and writes, and
+//! converts in its loads and stores.
+//!
+//! `bf16` is the upper half of an `f32`: its range, with 8 bits of precision instead of 24.
+
+use std::fmt;
+
+pub use half::bf16;
+
+use crate::isa::Isa;
+use crate::simd::{Simd, SimdOp, dispatch, dispatch_bf16};
+
+/// What is kept in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ElementType {
+    /// Four bytes.
+    #[default]
+    F32,
+    /// Two bytes: the upper half of an `f32`, rounded to nearest, ties to even.
+    Bf16,
+}
+
+impl ElementType {
+    /// The name in reports and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            ElementType::F32 => "f32",
+            ElementType::Bf16 => "bf16",
+        }
+    }
+
+    /// The size in memory.
+    pub const fn bytes(self) -> usize {
+        match self {
+            ElementType::F32 => 4,
+            ElementType::Bf16 => 2,
+        }
+    }
+
+    /// How many of them lie in 32 bits, which is what matrix products take at a time.
+    pub const fn per_word(self) -> usize {
+        4 / self.bytes()
+    }
+
+    /// The largest relative error of keeping a normal number: half a unit in its last place.
+    pub fn rounding(self) -> f32 {
+        match self {
+            ElementType::F32 => f32::EPSILON / 2.0,
+            ElementType::Bf16 => 1.0 / 256.0,
+        }
+    }
+}
+
+impl fmt::Display for ElementType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A number that kernels read and write; they compute in `f32`.
+///
+/// # Safety
+/// Every pattern of `size_of::<Self>()` bytes is a value, the alignment is at most that of `f32`, and `TYPE` is a
+/// different one for each type, with its size.
+pub unsafe trait Element: Copy + Default + PartialEq + fmt::Debug + Send + Sync + 'static {
+    /// Which one this is.
+    const TYPE: ElementType;
+
+    /// The nearest one.
+    fn from_f32(x: f32) -> Self;
+    /// The same number.
+    fn to_f32(self) -> f32;
+
+    /// Reads a vector.
+    ///
+    /// # Safety
+    /// `LANES` numbers must be readable at `p`.
+    unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::F32;
+    /// Reads `n` numbers into the first lanes (all of them where `n >= LANES`); the others become zero.
+    ///
+    /// # Safety
+    /// `min(n, LANES)` numbers must be readable at `p`; nothing behind them is touched.
+    unsafe fn load_partial<S: Simd>(s: S, p: *const Self, n: usize) -> S::F32;
+    /// Rounds and writes a vector.
+    ///
+    /// # Safety
+    /// `LANES` numbers must be writable at `p`.
+    unsafe fn store<S: Simd>(s: S, p: *mut Self, v: S::F32);
+    /// Rounds and writes the first `n` lanes (all of them where `n >= LANES`).
+    ///
+    /// # Safety
+    /// `min(n, LANES)` numbers must be writable at `p`; nothing behind them is touched.
+    unsafe fn store_partial<S: Simd>(s: S, p: *mut Self, n: usize, v: S::F32);
+
+    /// Runs work on these elements with the best instructions of `isa` for them.
+    fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output;
+}
+
+// SAFETY: trivially so.
+unsafe impl Element for f32 {
+    const TYPE: ElementType = ElementType::F32;
+
+    #[inline(always)]
+    fn from_f32(x: f32) -> f32 {
+        x
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const f32) -> S::F32 {
+        // SAFETY: promised by the caller.
+        unsafe { s.load(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_partial<S: Simd>(s: S, p: *const f32, n: usize) -> S::F32 {
+        // SAFETY: promised by the caller.
+        unsafe { s.load_partial(p, n) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Simd>(s: S, p: *mut f32, v: S::F32) {
+        // SAFETY: promised by the caller.
+        unsafe { s.store(p, v) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_partial<S: Simd>(s: S, p: *mut f32, n: usize, v: S::F32) {
+        // SAFETY: promised by the caller.
+        unsafe { s.store_partial(p, n, v) }
+    }
+
+    #[inline]
+    fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
+        dispatch(isa, op)
+    }
+}
+
+// SAFETY: a `bf16` is transparent over `u16`.
+unsafe impl Element for bf16 {
+    const TYPE: ElementType = ElementType::Bf16;
+
+    #[inline(always)]
+    fn from_f32(x: f32) -> bf16 {
+        bf16::from_f32(x)
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        bf16::to_f32(self)
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const bf16) -> S::F32 {
+        // SAFETY: promised by the caller.
+        unsafe { s.load_bf16(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_partial<S: Simd>(s: S, p: *const bf16, n: usize) -> S::F32 {
+        // SAFETY: promised by the caller.
+        unsafe { s.load_bf16_partial(p, n) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Simd>(s: S, p: *mut bf16, v: S::F32) {
+        // SAFETY: promised by the caller.
+        unsafe { s.store_bf16(p, v) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_partial<S: Simd>(s: S, p: *mut bf16, n: usize, v: S::F32) {
+        // SAFETY: promised by the caller.
+        unsafe { s.store_bf16_partial(p, n, v) }
+    }
+
+    #[inline]
+    fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
+        dispatch_bf16(isa, op)
+    }
+}
+
+/// An [`Element`] that matrix products multiply: 32 bits of a row of the left operand meet 32 bits of each column of
+/// the right one, and their products are added to 32-bit sums.
+///
+/// One `f32`, or two `bf16`. What a lane of 32 bits means is the factor's business alone: the driver, the packing and
+/// the tiles only move them, so that four bytes with sums in `i32` would fit as well.
+///
+/// # Safety
+/// As [`Element`]; [`ElementType::per_word`] of them are one word.
+pub unsafe trait Factor: Element {
+    /// How many lie in a word.
+    const PER_WORD: usize = Self::TYPE.per_word();
+
+    /// The word at `p` in every lane.
+    ///
+    /// # Safety
+    /// A word must be readable at `p`, which is aligned to an element only.
+    unsafe fn splat_word<S: Simd>(s: S, p: *const Self) -> S::F32;
+
+    /// `sum` and the products of two words, in every lane.
+    fn multiply_add<S: Simd>(s: S, left: S::F32, right: S::F32, sum: S::F32) -> S::F32;
+}
+
+// SAFETY: one number is a word.
+unsafe impl Factor for f32 {
+    #[inline(always)]
+    unsafe fn splat_word<S: Simd>(s: S, p: *const f32) -> S::F32 {
+        // SAFETY: promised by the caller.
+        s.splat(unsafe { *p })
+    }
+
+    #[inline(always)]
+    fn multiply_add<S: Simd>(s: S, left: S::F32, right: S::F32, sum: S::F32) -> S::F32 {
+        s.mul_add(left, right, sum)
+    }
+}
+
+// SAFETY: two numbers are a word.
+unsafe impl Factor for bf16 {
+    #[inline(always)]
+    unsafe fn splat_word<S: Simd>(s: S, p: *const bf16) -> S::F32 {
+        // SAFETY: promised by the caller.
+        s.splat_bits(unsafe { p.cast::<u32>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    fn multiply_add<S: Simd>(s: S, left: S::F32, right: S::F32, sum: S::F32) -> S::F32 {
+        s.dot_bf16(left, right, sum)
+    }
+}
+
+/// Evaluates an expression in which `$T` is the [`Element`] of a type that is known at run time only.
+#[macro_export]
+macro_rules! for_element {
+    ($element:expr, $T:ident => $body:expr) => {
+        match $element {
+            $crate::element::ElementType::F32 => {
+                type $T = f32;
+                $body
+            }
+            $crate::element::ElementType::Bf16 => {
+                type $T = $crate::element::bf16;
+                $body
+            }
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests;

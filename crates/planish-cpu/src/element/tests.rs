@@ -1,0 +1,236 @@
+//! Conversions against the definition, on every instruction set of this machine.
+
+use super::*;
+use crate::elementwise::{Binary, Unary, binary, convert, unary};
+use crate::epilogue::Activation;
+use crate::pooling::{PoolAxis, PoolProblem, Pooling, pool};
+use crate::strided::Strided;
+use crate::testing::random;
+use crate::threads::ThreadPool;
+use crate::view::{Rows, RowsMut};
+use proptest::prelude::*;
+
+/// Converts a slice to another element, whole vectors and a last one that is partial.
+struct Convert<'a, A, B>(&'a [A], &'a mut [B]);
+
+impl<A: Element, B: Element> SimdOp for Convert<'_, A, B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        for (from, to) in self.0.chunks(S::LANES).zip(self.1.chunks_mut(S::LANES)) {
+            let (p, q, n) = (from.as_ptr(), to.as_mut_ptr(), from.len());
+            // SAFETY: both chunks hold `n` numbers, a vector where `n` is one.
+            unsafe {
+                if n == S::LANES {
+                    B::store(s, q, A::load(s, p))
+                } else {
+                    B::store_partial(s, q, n, A::load_partial(s, p, n))
+                }
+            }
+        }
+    }
+}
+
+/// Runs on plain AVX-512 as well, where [`Element::dispatch`] would take the instructions for `bf16`.
+fn on_all<A: Element, B: Element>(from: &[A], check: impl Fn(&str, bool, &[B])) {
+    for isa in Isa::available() {
+        let mut to = vec![B::default(); from.len()];
+        dispatch(isa, Convert(from, &mut to));
+        check(&format!("{isa}"), false, &to);
+        dispatch_bf16(isa, Convert(from, &mut to));
+        check(&format!("{isa} with bf16"), isa.has_bf16(), &to);
+    }
+}
+
+/// To nearest, ties to even, by the definition: the nearer of the two neighbours among all `bf16`.
+fn nearest(x: f32) -> bf16 {
+    let cut = x.to_bits() & 0xffff_0000;
+    let (below, above) = (f64::from(f32::from_bits(cut)), cut.wrapping_add(0x1_0000));
+    // One step beyond the largest number rounding goes as if the exponent could grow.
+    let above_value = match f32::from_bits(above) {
+        y if y.is_infinite() => 2f64.powi(128).copysign(f64::from(x)),
+        y => f64::from(y),
+    };
+    let (down, up) = ((f64::from(x) - below).abs(), (above_value - f64::from(x)).abs());
+    let up_wins = up < down || up == down && (cut >> 16) & 1 == 1;
+    bf16::from_bits(((if up_wins { above } else { cut }) >> 16) as u16)
+}
+
+fn check_rounding(x: &[f32]) {
+    on_all::<f32, bf16>(x, |isa, flushes, made| {
+        for (&x, &y) in x.iter().zip(made) {
+            if x.is_nan() {
+                assert!(y.is_nan() && y.to_bits() & 0x40 != 0, "{isa}: {:#x} → {y:?}", x.to_bits());
+                continue;
+            }
+            let want =
+                if flushes && x.is_subnormal() { bf16::from_f32(0f32.copysign(x)) } else { nearest(x) };
+            assert_eq!(y.to_bits(), want.to_bits(), "{isa}: {x:e}");
+        }
+    });
+}
+
+#[test]
+fn every_pattern_widens_exactly_and_comes_back() {
+    let all: Vec<bf16> = (0..=u16::MAX).map(bf16::from_bits).collect();
+    on_all::<bf16, f32>(&all, |isa, _, made| {
+        for (x, y) in all.iter().zip(made) {
+            assert_eq!(y.to_bits(), u32::from(x.to_bits()) << 16, "{isa}: {x:?}");
+        }
+    });
+    let wide: Vec<f32> = all.iter().map(|x| f32::from_bits(u32::from(x.to_bits()) << 16)).collect();
+    check_rounding(&wide);
+    // Between each pattern and the next: exactly half way, and one bit less and more.
+    for low in [0x7fffu32, 0x8000, 0x8001, 1, 0xffff] {
+        check_rounding(&wide.iter().map(|x| f32::from_bits(x.to_bits() | low)).collect::<Vec<_>>());
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_number_rounds_to_its_nearest(bits in prop::collection::vec(any::<u32>(), 1..70)) {
+        check_rounding(&bits.into_iter().map(f32::from_bits).collect::<Vec<_>>());
+    }
+}
+
+/// Adds the products of pairs to sums.
+struct Dot<'a> {
+    left: &'a [bf16],
+    right: &'a [bf16],
+    sums: &'a mut [f32],
+}
+
+impl SimdOp for Dot<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        for i in (0..self.sums.len()).step_by(S::LANES) {
+            // SAFETY: the caller gives whole vectors of sums and twice as many factors.
+            unsafe {
+                let (a, b) = (self.left[2 * i..].as_ptr().cast(), self.right[2 * i..].as_ptr().cast());
+                let sum = s.load(self.sums[i..].as_ptr());
+                s.store(self.sums[i..].as_mut_ptr(), bf16::multiply_add(s, s.load(a), s.load(b), sum));
+            }
+        }
+    }
+}
+
+#[test]
+fn pairs_are_multiplied_and_added() {
+    let round = |seed| random(seed, 128, -1.0, 1.0).into_iter().map(bf16::from_f32).collect::<Vec<_>>();
+    let (left, right, start) = (round(1), round(2), random(3, 64, -1.0, 1.0));
+    let check = |isa: &str, sums: &[f32]| {
+        for (i, &sum) in sums.iter().enumerate() {
+            let product = |j: usize| f64::from(left[j].to_f32()) * f64::from(right[j].to_f32());
+            let want = f64::from(start[i]) + product(2 * i) + product(2 * i + 1);
+            // Each of at most three roundings loses half a unit of numbers below 4.
+            assert!((f64::from(sum) - want).abs() < 3.0 * 2.4e-7, "{isa}: lane {i}: {sum} for {want}");
+        }
+    };
+    for isa in Isa::available() {
+        let mut sums = start.clone();
+        dispatch(isa, Dot { left: &left, right: &right, sums: &mut sums });
+        check(isa.name(), &sums);
+        let mut sums = start.clone();
+        dispatch_bf16(isa, Dot { left: &left, right: &right, sums: &mut sums });
+        check(&format!("{isa} with bf16"), &sums);
+    }
+}
+
+/// Runs a kernel on rows of `bf16`, and on the same numbers as `f32`; the one must give what the other gives, rounded. That
+/// the other is right is what the tests of each kernel say.
+fn check_kernel(
+    [rows, channels, gap, out_rows]: [usize; 4],
+    short: impl Fn(Isa, &ThreadPool, Rows<'_, bf16>, RowsMut<'_, bf16>),
+    long: impl Fn(Isa, &ThreadPool, Rows<'_>, RowsMut<'_>),
+) {
+    let stride = channels + gap;
+    let input: Vec<bf16> = random(5, rows * stride, -3.0, 3.0).into_iter().map(bf16::from_f32).collect();
+    let wide: Vec<f32> = input.iter().map(|x| x.to_f32()).collect();
+    for isa in Isa::available() {
+        let (mut made, mut want) = (vec![bf16::ONE; out_rows * stride], vec![1.0f32; out_rows * stride]);
+        short(
+            isa,
+            &ThreadPool::new(3),
+            Rows::new(&input, rows, channels, stride).unwrap(),
+            RowsMut::new(&mut made, out_rows, channels, stride).unwrap(),
+        );
+        long(
+            isa,
+            &ThreadPool::new(1),
+            Rows::new(&wide, rows, channels, stride).unwrap(),
+            RowsMut::new(&mut want, out_rows, channels, stride).unwrap(),
+        );
+        for (i, (made, want)) in made.iter().zip(&want).enumerate() {
+            assert_eq!(*made, bf16::from_f32(*want), "{isa}: row {}, channel {}", i / stride, i % stride);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn pooling_rounds_what_it_gives_for_f32(
+        size in 1usize..9, kernel in 1usize..4, stride in 1usize..3, channels in 1usize..90, gap in 0usize..3,
+        kind in prop::sample::select(&[Pooling::Max, Pooling::Average { count_include_pad: true }, Pooling::L2][..]),
+    ) {
+        let output = (size + 2 - kernel) / stride + 1;
+        let axis =
+            PoolAxis { input: size, output, kernel, stride, dilation: 1, pad_begin: 1, pad_end: 1 };
+        let problem = PoolProblem::plane(1, axis, axis);
+        check_kernel(
+            [size * size, channels, gap, output * output],
+            |isa, threads, from, to| pool(isa, threads, kind, &problem, from, to),
+            |isa, threads, from, to| pool(isa, threads, kind, &problem, from, to),
+        );
+    }
+
+    #[test]
+    fn functions_round_what_they_give_for_f32(rows in 1usize..30, channels in 1usize..90, gap in 0usize..3) {
+        for function in [Unary::Activation(Activation::HardSwish), Unary::Activation(Activation::Silu), Unary::Abs] {
+            check_kernel(
+                [rows, channels, gap, rows],
+                |isa, threads, from, to| unary(isa, threads, function, from, to),
+                |isa, threads, from, to| unary(isa, threads, function, from, to),
+            );
+        }
+        // The first row, and the first channel, repeated to all of them.
+        for (function, activation, shape) in [
+            (Binary::Add, Activation::Relu, [rows, channels]),
+            (Binary::Mul, Activation::None, [1, channels]),
+            (Binary::Sub, Activation::Clip { min: -1.0, max: 2.0 }, [rows, 1]),
+        ] {
+            fn run<T: Element>(
+                (isa, threads): (Isa, &ThreadPool),
+                (function, activation, shape): (Binary, Activation, [usize; 2]),
+                from: Rows<'_, T>,
+                to: RowsMut<'_, T>,
+            ) {
+                let other = Strided::from(from).window(0, 0, shape[0], 1).window(1, 0, shape[1], 1);
+                binary(isa, threads, function, activation, from.into(), other, to.into());
+            }
+            let what = (function, activation, shape);
+            check_kernel(
+                [rows, channels, gap, rows],
+                |isa, threads, from, to| run((isa, threads), what, from, to),
+                |isa, threads, from, to| run((isa, threads), what, from, to),
+            );
+        }
+    }
+
+    #[test]
+    fn conversions_leave_gaps_alone(rows in 1usize..30, channels in 1usize..90, gap in 0usize..3) {
+        check_kernel(
+            [rows, channels, gap, rows],
+            |isa, threads, from, to| {
+                let mut wide = vec![0.0; rows * channels];
+                convert(isa, threads, from, RowsMut::dense(&mut wide, rows, channels).unwrap());
+                convert(isa, threads, Rows::dense(&wide, rows, channels).unwrap(), to);
+            },
+            |isa, threads, from, to| unary(isa, threads, Unary::Activation(Activation::None), from, to),
+        );
+    }
+}
