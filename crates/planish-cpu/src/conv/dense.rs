@@ -12,7 +12,7 @@ use crate::element::{ElementType, Factor};
 use crate::epilogue::Epilogue;
 use crate::for_element;
 use crate::isa::Isa;
-use crate::matmul::{BLOCK_ROWS, PackedMatrix, Product, RowSource, panel_width, product_vectors, tile_rows};
+use crate::matmul::{BLOCK_ROWS, PackedMatrix, Product, RowSource, panel_width, tile_rows};
 use crate::rates::{LAST_LEVEL, Rate, SECOND_LEVEL, Work, weights_read};
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
@@ -147,10 +147,7 @@ pub(super) fn product_work(problem: &ConvProblem, isa: Isa, threads: usize) -> W
     let count = |n: usize| n as f64;
     let (rows, groups) = (problem.out_rows(), count(problem.groups));
     let depth = count(problem.taps() * steps_of_depth(problem.group_in(), problem.element, isa));
-    let vectors = match problem.element {
-        ElementType::F32 => product_vectors(isa, problem.group_out()),
-        ElementType::Bf16 => count(problem.group_out().div_ceil(isa.lanes())),
-    };
+    let vectors = count(problem.group_out().div_ceil(isa.lanes()));
     let panels = count(problem.group_out().div_ceil(panel_width(isa)));
     let tiles = count(rows.div_ceil(tile_rows(isa)));
     let multiply_adds = count(rows) * vectors * depth;

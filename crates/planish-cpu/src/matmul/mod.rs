@@ -22,7 +22,7 @@ pub(crate) use driver::{
     BLOCK_ROWS, MAX_TAPS, Product, RowSource, RowTable, SharedScratch, as_elements, scratch_len,
 };
 pub use pack::PackedMatrix;
-pub(crate) use pack::{AlignedNumbers, panel_width, product_vectors};
+pub(crate) use pack::{AlignedNumbers, panel_width};
 pub(crate) use piece::{PIECE_ROWS, Piece};
 pub(crate) use plain::PlainRows;
 pub(crate) use strassen::{MAX_TAPS as STRASSEN_TAPS, StrassenMatrix, StrassenProduct, strassen_scratch_len};

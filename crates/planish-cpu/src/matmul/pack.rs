@@ -56,18 +56,14 @@ impl AlignedNumbers {
 /// A K×N matrix of `f32` or another [`Factor`], packed for one instruction set.
 ///
 /// Columns are cut into panels of two vectors of words; a panel holds its columns word by word: `[K / e][panel
-/// width][e]` with `e` elements in a word, which is one of `f32` and two of `bf16`. K is a whole number of words. What is
-/// left becomes a panel of one vector where that is enough. Vectors of 16 `f32` are cut finer where the matrix is made for
-/// it: 8 columns or less are a panel of half a vector, 24 or less one of a vector and one of half a vector, because
-/// networks like to have 24, 40 or 72 channels. Missing columns are zero.
+/// width][e]` with `e` elements in a word, which is one of `f32` and two of `bf16`. K is a whole number of words. A last
+/// panel of at most one vector of columns is one vector wide; missing columns are zero.
 #[derive(Clone, Debug)]
 pub struct PackedMatrix<T = f32> {
     isa: Isa,
     /// Words of a column.
     words: usize,
     columns: usize,
-    /// Whether what is left over may be half a vector wide.
-    halves: bool,
     data: AlignedNumbers,
     element: PhantomData<T>,
 }
@@ -85,28 +81,6 @@ pub(crate) fn panel_width(isa: Isa) -> usize {
     panel_vectors(isa) * isa.lanes()
 }
 
-/// The widths of the panels for this many columns that do not fill a panel.
-fn tails(isa: Isa, columns: usize, halves: bool) -> [usize; 2] {
-    let lanes = isa.lanes();
-    let half = lanes / 2;
-    match columns.div_ceil(half) {
-        1 if halves => [half, 0],
-        3 if halves => [lanes, half],
-        _ => [columns.next_multiple_of(lanes), 0],
-    }
-}
-
-/// The columns of a matrix, those that pad its panels included.
-fn padded_columns(isa: Isa, columns: usize, halves: bool) -> usize {
-    let rest = columns % panel_width(isa);
-    columns - rest + tails(isa, rest, halves).iter().sum::<usize>()
-}
-
-/// The vectors that a row of a dense product is computed in, halves counted as halves.
-pub(crate) fn product_vectors(isa: Isa, columns: usize) -> f64 {
-    padded_columns(isa, columns, isa == Isa::Avx512) as f64 / isa.lanes() as f64
-}
-
 impl<T: Factor> PackedMatrix<T> {
     /// Packs the matrix of `rows` rows whose row `k` is `source[start + n * step]` for `(start, step) = row(k)`, and
     /// zero where that is nothing. Rows that a last word lacks are zero.
@@ -120,8 +94,8 @@ impl<T: Factor> PackedMatrix<T> {
         source: &[f32],
         row: impl Fn(usize) -> Option<(usize, usize)>,
     ) -> Self {
-        let mut packed = Self::zeros(isa, rows, columns, isa == Isa::Avx512 && T::PER_WORD == 1);
-        packed.fill_panels(|columns, width, data| {
+        Self::from_panels(isa, rows, columns, |columns, data| {
+            let width = columns.len().next_multiple_of(isa.lanes());
             for (word, slots) in data.chunks_exact_mut(width * T::PER_WORD).enumerate() {
                 for part in 0..T::PER_WORD {
                     let k = word * T::PER_WORD + part;
@@ -132,8 +106,7 @@ impl<T: Factor> PackedMatrix<T> {
                     }
                 }
             }
-        });
-        packed
+        })
     }
 
     /// Packs a matrix that `fill` writes: it is called with the columns of each panel and the elements of the panel,
@@ -144,19 +117,14 @@ impl<T: Factor> PackedMatrix<T> {
         columns: usize,
         fill: impl Fn(Range<usize>, &mut [T]),
     ) -> Self {
-        let mut packed = Self::zeros(isa, rows, columns, false);
-        packed.fill_panels(|columns, _, data| fill(columns, data));
-        packed
-    }
-
-    /// Calls `fill` with the columns of each panel, its width and its elements.
-    fn fill_panels(&mut self, fill: impl Fn(Range<usize>, usize, &mut [T])) {
-        let column = self.rows();
-        for panel in 0..self.panels() {
-            let ((first, count), width) = (self.panel_columns(panel), self.panel_width(panel));
-            let (start, len) = (first * column, width * column);
-            fill(first..first + count, width, &mut self.data.as_mut_elements()[start..start + len]);
+        let mut packed = Self::zeros(isa, rows, columns);
+        let column = packed.rows();
+        for panel in 0..packed.panels() {
+            let (first, width) = packed.panel_columns(panel);
+            let (start, len) = (first * column, packed.panel_width(panel) * column);
+            fill(first..first + width, &mut packed.data.as_mut_elements()[start..start + len]);
         }
+        packed
     }
 
     /// Packs the matrix whose element in row `k` and column `n` is `source[k * row_step + n * column_step]`; an
@@ -189,11 +157,10 @@ impl<T: Factor> PackedMatrix<T> {
         Ok(Self::from_rows(isa, rows, columns, source, |k| Some((k * row_step, column_step))))
     }
 
-    fn zeros(isa: Isa, rows: usize, columns: usize, halves: bool) -> Self {
-        let padded = padded_columns(isa, columns, halves);
+    fn zeros(isa: Isa, rows: usize, columns: usize) -> Self {
+        let padded = columns.next_multiple_of(isa.lanes());
         let words = rows.div_ceil(T::PER_WORD);
-        let data = AlignedNumbers::zeros(words * padded);
-        Self { isa, words, columns, halves, data, element: PhantomData }
+        Self { isa, words, columns, data: AlignedNumbers::zeros(words * padded), element: PhantomData }
     }
 
     /// The instruction set it is packed for.
@@ -216,29 +183,20 @@ impl<T: Factor> PackedMatrix<T> {
         self.data.bytes()
     }
 
-    /// How many panels are full, and the widths of those behind them.
-    fn cut(&self) -> (usize, [usize; 2]) {
-        let full = panel_width(self.isa);
-        (self.columns / full, tails(self.isa, self.columns % full, self.halves))
-    }
-
     /// How many panels there are.
     pub(crate) fn panels(&self) -> usize {
-        let (full, tails) = self.cut();
-        full + tails.iter().filter(|&&width| width > 0).count()
+        self.columns.div_ceil(panel_width(self.isa))
     }
 
     /// The first column of a panel and how many columns it has, padding not counted.
     pub(crate) fn panel_columns(&self, panel: usize) -> (usize, usize) {
-        let (full, tails) = self.cut();
-        let first = panel.min(full) * panel_width(self.isa) + if panel > full { tails[0] } else { 0 };
-        (first, self.panel_width(panel).min(self.columns - first))
+        let first = panel * panel_width(self.isa);
+        (first, panel_width(self.isa).min(self.columns - first))
     }
 
     /// The columns of a panel including padding.
-    pub(crate) fn panel_width(&self, panel: usize) -> usize {
-        let (full, tails) = self.cut();
-        if panel < full { panel_width(self.isa) } else { tails[panel - full] }
+    pub(super) fn panel_width(&self, panel: usize) -> usize {
+        self.panel_columns(panel).1.next_multiple_of(self.isa.lanes())
     }
 
     /// The words of a panel.

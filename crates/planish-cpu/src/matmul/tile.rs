@@ -170,16 +170,9 @@ pub(super) unsafe fn compute<S: Simd, T: Factor, O: Element>(
                 _ => debug_assert!(false, "a tile of {rows} rows"),
             }
         };
-        (half: $($rows:literal)*) => {
-            match rows {
-                $($rows => s.half().call(TileOp::<T, O, $rows, 1>(tile)),)*
-                _ => debug_assert!(false, "a tile of {rows} rows"),
-            }
-        };
     }
     match (S::ISA, width / S::LANES) {
         (Isa::Avx512, 2) => pick!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        (Isa::Avx512, 0) => pick!(half: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         (Isa::Avx512, _) => pick!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         (Isa::Avx2, 2) => pick!(2: 1 2 3 4 5 6),
         (Isa::Avx2 | Isa::Portable, _) => pick!(1: 1 2 3 4 5 6),

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::{Avx512, Simd, SimdOp};
+use super::{Simd, SimdOp};
 use crate::isa::Isa;
 
 /// A proof that this machine has AVX2, FMA and F16C.
@@ -50,12 +50,6 @@ fn narrow(v: __m256) -> __m128i {
 }
 
 impl Avx2 {
-    /// A machine with AVX-512 has AVX2 as well, see [`Isa::is_available`].
-    #[inline(always)]
-    pub(super) fn of_avx512<const BF16: bool>(_: Avx512<BF16>) -> Avx2 {
-        Avx2(())
-    }
-
     /// The token, where the machine has the instructions.
     #[inline]
     pub fn new() -> Option<Avx2> {
@@ -69,12 +63,6 @@ impl Simd for Avx2 {
     type F32 = __m256;
     type Mask = __m256;
     type Index = __m256i;
-    type Half = Self;
-
-    #[inline(always)]
-    fn half(self) -> Self {
-        self
-    }
 
     #[inline]
     fn call<O: SimdOp>(self, op: O) -> O::Output {

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
-use super::{Avx2, Simd, SimdOp};
+use super::{Simd, SimdOp};
 use crate::isa::Isa;
 
 /// A proof that this machine has AVX-512 F, BW, DQ and VL, and where `BF16`, that it has AVX512-BF16 as well.
@@ -88,12 +88,6 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     type F32 = __m512;
     type Mask = __mmask16;
     type Index = __m512i;
-    type Half = Avx2;
-
-    #[inline(always)]
-    fn half(self) -> Avx2 {
-        Avx2::of_avx512(self)
-    }
 
     #[inline]
     fn call<O: SimdOp>(self, op: O) -> O::Output {

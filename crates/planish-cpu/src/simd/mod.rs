@@ -37,12 +37,6 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// A choice of a source lane for every lane, see [`Simd::swizzle`].
     type Index: Copy;
 
-    /// Vectors of half as many numbers where the machine has them as well, the same ones otherwise.
-    type Half: Simd;
-
-    /// The proof of [`Simd::Half`].
-    fn half(self) -> Self::Half;
-
     /// Runs `op` in a function of its own with the instructions switched on. Loops that need all registers are
     /// kept apart this way, and long bodies that many loops share are compiled once.
     fn call<O: SimdOp>(self, op: O) -> O::Output;

@@ -60,12 +60,6 @@ impl Simd for Portable {
     type F32 = F32x8;
     type Mask = [bool; LANES];
     type Index = [u32; LANES];
-    type Half = Self;
-
-    #[inline(always)]
-    fn half(self) -> Self {
-        self
-    }
 
     #[inline(never)]
     fn call<O: SimdOp>(self, op: O) -> O::Output {
