@@ -277,5 +277,11 @@ fn what_it_cannot_do_is_refused() {
             }
         }
     }
-    assert!(algorithms().iter().filter(|a| a.name().starts_with("winograd")).count() == ALL.len());
+    for algorithm in ROUNDED {
+        let short = ConvProblem { element: ElementType::Bf16, ..good.clone() };
+        assert!(algorithm.accepts(&short, Isa::Portable).is_ok());
+        assert!(algorithm.accepts(&good, Isa::Portable).is_err());
+    }
+    let listed = algorithms().iter().filter(|a| a.name().starts_with("winograd")).count();
+    assert_eq!(listed, ALL.len() + ROUNDED.len());
 }
