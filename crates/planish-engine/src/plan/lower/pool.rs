@@ -1,6 +1,7 @@
 //! Pooling, over windows and over whole maps.
 
 use super::{Facts, Family, Keeps, Layout, Lowering, Wish};
+use planish_cpu::element::ElementType;
 use planish_cpu::for_element;
 use planish_cpu::pooling::{PoolAxis, PoolProblem, Pooling, pool};
 use planish_cpu::reduce::{Reduction, reduce};
@@ -98,7 +99,7 @@ impl Family for Pools {
         let target = l.output(y)?;
         let average = node.op.as_op::<GlobalPool>().is_some_and(|op| op.kind == GlobalPoolKind::Average);
         let pixels: usize = shape[2..].iter().product();
-        if average && pixels * shape[1] >= SHARED_FROM {
+        if average && target.element == ElementType::F32 && pixels * shape[1] >= SHARED_FROM {
             let info = l.info(node, "reduction", "a large map is shared among threads");
             let (from, extents) = (operand.clone(), [shape[0], pixels, shape[1]]);
             l.push(info, &[&operand], &[&target], move |env| {
