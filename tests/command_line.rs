@@ -210,6 +210,23 @@ fn run_takes_tensors_and_pictures() {
     assert!(!report["top5"][0][0]["name"].as_str().unwrap().is_empty());
 }
 
+/// The embedded network stays within 1e-3 of exact arithmetic with every algorithm allowed, and within 1e-5 with those
+/// that err by no more than that.
+#[test]
+fn errors_of_a_whole_network_stay_within_bounds() {
+    let folder = Folder::new("end-to-end");
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/resnet20-cifar10.onnx");
+    for (max_error, limit) in [("1", "1e-3"), ("1e-5", "1e-5")] {
+        let report = folder.json(
+            &["verify", model, "--max-error", max_error, "--end-to-end", limit, "--json"],
+            &VERIFY_KEYS,
+        );
+        let last = report["values"].as_array().unwrap().last().unwrap();
+        assert!(last["value"].as_str().unwrap().ends_with("end to end"), "{last}");
+        println!("--max-error {max_error}: {}", last["relative_l2"]);
+    }
+}
+
 const VERIFY_KEYS: [&str; 5] = ["model", "agree", "compared", "first_departure", "values"];
 
 #[test]
@@ -229,6 +246,12 @@ fn verify_agrees_with_the_reference_and_with_files() {
     npz::write(Path::new(&bad), [("x", &x), ("y", &wrong)]).unwrap();
     let same = folder.json(&["verify", &model, "--against", &good, "--json"], &VERIFY_KEYS);
     assert_eq!((&same["agree"], &same["compared"]), (&true.into(), &1.into()));
+
+    // The outputs against a reference of their own, which is one tensor more.
+    let whole = folder.json(&["verify", &model, "--end-to-end", "1e-6", "--json"], &VERIFY_KEYS);
+    assert_eq!(number(&whole["compared"]), number(&layers["compared"]) + 1.0);
+    let both = folder.run(&["verify", &model, "--against", &good, "--end-to-end", "1"]);
+    assert_eq!(both.status.code(), Some(2));
 
     // What departs is reported, and the exit status says so.
     let output = folder.run(&["verify", &model, "--against", &bad, "--json"]);

@@ -30,6 +30,10 @@ pub struct Arguments {
     /// Largest absolute difference of an element, on top
     #[arg(long, default_value_t = 1e-5, value_name = "A")]
     atol: f64,
+    /// Compare the outputs also with those that the reference computes from the inputs alone; they may differ by this
+    /// relative L2 norm. The reference runs a second time
+    #[arg(long, value_name = "L2", conflicts_with = "against")]
+    end_to_end: Option<f64>,
     #[command(flatten)]
     shapes: Shapes,
     #[command(flatten)]
@@ -57,6 +61,8 @@ struct Comparison {
     relative_l2: f64,
     largest: f64,
     problem: Option<String>,
+    /// Whether people want to see it although it agrees.
+    shown: bool,
 }
 
 /// Verifies; the exit status is 0 only where everything agrees.
@@ -87,8 +93,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             ("largest difference", Align::Right),
             ("", Align::Left),
         ]);
-        let shown = comparisons.iter().filter(|c| arguments.against.is_some() || c.problem.is_some());
-        for c in shown.take(40) {
+        let shown: Vec<_> = comparisons.iter().filter(|c| c.shown || c.problem.is_some()).collect();
+        for c in shown.iter().take(40) {
             table.row([
                 &c.place,
                 &format!("{:?}", c.shape),
@@ -97,7 +103,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
                 c.problem.as_deref().unwrap_or("agrees"),
             ]);
         }
-        if arguments.against.is_some() || !wrong.is_empty() {
+        if !shown.is_empty() {
             print!("{table}");
         }
         match wrong.first() {
@@ -118,6 +124,7 @@ fn compare(place: &str, want: &Tensor, got: &Tensor, rtol: f64, atol: f64) -> Co
         relative_l2: 0.0,
         largest: 0.0,
         problem: None,
+        shown: false,
     };
     if want.dtype() != got.dtype() || want.shape() != got.shape() {
         result.problem = Some(format!(
@@ -172,7 +179,8 @@ fn against(arguments: &Arguments, path: &Path) -> Result<Vec<Comparison>> {
         for ((&id, want), got) in session.graph().outputs.iter().zip(&expected).zip(&outputs) {
             let Some(want) = want else { continue };
             let place = format!("{name}{}", session.graph().value(id).name);
-            comparisons.push(compare(&place, want, got, rtol, arguments.atol));
+            let compared = compare(&place, want, got, rtol, arguments.atol);
+            comparisons.push(Comparison { shown: true, ..compared });
         }
     }
     if comparisons.is_empty() {
@@ -234,7 +242,8 @@ fn cases(graph: &Graph, path: &Path, cap: usize) -> Result<Vec<Case>> {
 /// Every value that the optimised graph still has under its old name, from the engine and from the reference, which
 /// takes the engine's values for all that lies before: a layer answers for itself only, and rounding that an
 /// ill-conditioned network amplifies from layer to layer is not held against the last one. Then the outputs as they
-/// come without the probes, which stand in the way of some fusions.
+/// come without the probes, which stand in the way of some fusions; and, where asked for, against the reference that was
+/// left alone.
 fn layer_by_layer(arguments: &Arguments) -> Result<Vec<Comparison>> {
     let options = arguments.execution.options();
     let loaded = model::load(&arguments.model, &options, true)?;
@@ -278,7 +287,25 @@ fn layer_by_layer(arguments: &Arguments) -> Result<Vec<Comparison>> {
             found.push(compare(&place, &outputs[at], got, rtol, arguments.atol));
         }
     }
+    if let Some(limit) = arguments.end_to_end {
+        let alone = with_budget(&Budget::new(options.max_memory), || reference::run(&original, &inputs))?;
+        for ((&id, want), got) in original.outputs.iter().zip(&alone).zip(&unprobed) {
+            let place = format!("{} end to end", original.value(id).name);
+            found.push(end_to_end(&place, want, got, limit));
+        }
+    }
     Ok(found)
+}
+
+/// Whether an output is that of the reference up to a relative L2 norm.
+fn end_to_end(place: &str, want: &Tensor, got: &Tensor, limit: f64) -> Comparison {
+    let mut result = Comparison { shown: true, ..compare(place, want, got, f64::INFINITY, 0.0) };
+    // What is no number is no agreement.
+    let within = result.relative_l2 <= limit;
+    if result.problem.is_none() && !within {
+        result.problem = Some(format!("more than {limit:e} off"));
+    }
+    result
 }
 
 #[cfg(test)]

@@ -23,7 +23,6 @@ pub mod normalize;
 pub mod peak;
 pub mod pooling;
 pub mod processors;
-mod product;
 pub mod rates;
 pub mod reduce;
 pub mod resize;
@@ -33,3 +32,4 @@ pub mod threads;
 
 #[cfg(test)]
 mod testing;
+mod wide;

@@ -8,11 +8,11 @@
 use crate::elementwise::{Unary, unary_in_place};
 use crate::fold::{AbsoluteSum, ExpSum, Fold, Largest, Smallest, SquareSum, Sum, fold_columns, fold_row};
 use crate::isa::Isa;
-use crate::product::products;
 use crate::simd::{Simd, SimdOp, dispatch};
 use crate::strided::{GRAIN, Shared, Strided};
 use crate::threads::ThreadPool;
 use crate::view::RowsMut;
+use crate::wide::{Wide, fold_wide};
 
 /// Columns of a task.
 pub(crate) const COLUMNS: usize = 64;
@@ -35,9 +35,9 @@ pub enum Reduction {
     Product,
     /// The sum of the absolute values.
     L1,
-    /// The square root of the sum of the squares.
+    /// The square root of the sum of the squares, rounded once.
     L2,
-    /// The sum of the squares.
+    /// The sum of the squares, rounded once.
     SumSquare,
     /// The logarithm of the sum.
     LogSum,
@@ -63,17 +63,14 @@ pub fn reduce(
         Reduction::Sum => fold::<Sum>(isa, pool, input, None, out),
         Reduction::Max => fold::<Largest>(isa, pool, input, None, out),
         Reduction::Min => fold::<Smallest>(isa, pool, input, None, out),
-        Reduction::Product => products(pool, input, out),
+        Reduction::Product => fold_wide(pool, Wide::Product, input, out),
         Reduction::L1 => fold::<AbsoluteSum>(isa, pool, input, None, out),
-        Reduction::SumSquare => fold::<SquareSum>(isa, pool, input, None, out),
+        Reduction::SumSquare => fold_wide(pool, Wide::SquareSum, input, out),
         Reduction::Mean => {
             fold::<Sum>(isa, pool, input, None, out);
             finish(Unary::Affine { scale: 1.0 / input.shape()[1] as f32, shift: 0.0 }, output);
         }
-        Reduction::L2 => {
-            fold::<SquareSum>(isa, pool, input, None, out);
-            finish(Unary::Sqrt, output);
-        }
+        Reduction::L2 => fold_wide(pool, Wide::Norm, input, out),
         Reduction::LogSum => {
             fold::<Sum>(isa, pool, input, None, out);
             finish(Unary::Log, output);

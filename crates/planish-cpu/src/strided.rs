@@ -391,7 +391,8 @@ impl<const N: usize> Nest<N> {
         let whole = Block { offsets: [0; N], rows: block_rows, row_strides, len: columns, steps };
         let blocks = axes.iter().map(|&(size, _)| size).product();
         let size = (rows, len);
-        pool.run_ranges(blocks, GRAIN.div_ceil(block_rows * columns), |range| {
+        // What takes a few microseconds is done before another thread has it in its cache.
+        pool.run_ranges(blocks, (4 * GRAIN).div_ceil(block_rows * columns), |range| {
             K::Dispatch::dispatch(isa, Blocks { range, axes: &axes[..count], whole, size, kernel });
         });
     }

@@ -46,7 +46,8 @@ const EPOCH_SHIFT: u32 = 32;
 
 /// One region of work. Lives on the caller's stack for as long as any worker is inside.
 struct Job<'a> {
-    task: &'a (dyn Fn(usize) + Sync),
+    /// Called with the participant and the task.
+    task: &'a (dyn Fn(usize, usize) + Sync),
     tasks: usize,
     ranges: usize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -157,6 +158,15 @@ impl ThreadPool {
     /// When a task panics, no further tasks are started and the first panic is raised again here, after all
     /// threads have left the region.
     pub fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        self.run_with_slots(tasks, &|_, i| task(i));
+    }
+
+    /// As [`run`](Self::run), with `task(slot, i)`: no two tasks of a call run with the same slot at a time, and slots are
+    /// below [`threads`](Self::threads). Memory that a task needs for itself is shared out by them.
+    ///
+    /// # Panics
+    /// As [`run`](Self::run).
+    pub fn run_with_slots(&self, tasks: usize, task: &(dyn Fn(usize, usize) + Sync)) {
         if tasks == 0 {
             return;
         }
@@ -166,7 +176,7 @@ impl ThreadPool {
             || self.workers.is_empty()
             || shared.busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err()
         {
-            (0..tasks).for_each(task);
+            (0..tasks).for_each(|i| task(0, i));
             return;
         }
         let job = Job { task, tasks, ranges: self.threads().min(tasks), panic: Mutex::new(None) };
@@ -273,7 +283,7 @@ impl Shared {
                 while next.load(Ordering::Relaxed) < end {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     if index < end {
-                        (job.task)(index);
+                        (job.task)(participant, index);
                     }
                 }
             }
@@ -382,6 +392,25 @@ mod tests {
                 for _ in 0..50 {
                     assert!(counts(&pool, tasks).iter().all(|&n| n == 1), "{threads} threads, {tasks} tasks");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_slot_is_used_by_one_task_at_a_time() {
+        for threads in [1, 2, 5] {
+            let pool = ThreadPool::new(threads);
+            let _scope = pool.activate();
+            let busy: Vec<AtomicBool> = (0..threads).map(|_| AtomicBool::new(false)).collect();
+            for tasks in [1, 2, 3, 100] {
+                let done = AtomicU32::new(0);
+                pool.run_with_slots(tasks, &|slot, _| {
+                    assert!(!busy[slot].swap(true, Ordering::SeqCst), "slot {slot} of {threads}");
+                    thread::yield_now();
+                    busy[slot].store(false, Ordering::SeqCst);
+                    done.fetch_add(1, Ordering::Relaxed);
+                });
+                assert_eq!(done.into_inner() as usize, tasks);
             }
         }
     }

@@ -216,7 +216,7 @@ impl Fitted {
             "version": env!("CARGO_PKG_VERSION"), "cpu": machine::processor(), "isa": self.isa.name(),
             "rates": rates, "algorithms": algorithms, "picked_over_fastest": self.regret(&self.before),
             "fitted_picked_over_fastest": self.regret(&self.after),
-            "samples": self.measured.iter().map(Measured::to_json).collect::<Vec<_>>(),
+            "samples": self.measured.iter().zip(&self.samples).map(|(m, s)| m.to_json(self.after.milliseconds(&s.work))).collect::<Vec<_>>(),
         })
     }
 }

@@ -47,10 +47,11 @@ impl Measured {
         Sample { work, milliseconds: self.milliseconds }
     }
 
-    /// The measurement for programs.
-    pub fn to_json(&self) -> Value {
+    /// The measurement for programs, with what the fitted rates estimate.
+    pub fn to_json(&self, estimated: f64) -> Value {
         json!({
             "algorithm": self.algorithm, "threads": self.threads, "race": self.race, "ms": self.milliseconds,
+            "estimated_ms": estimated,
             "problem": shape::to_json(&self.problem),
         })
     }

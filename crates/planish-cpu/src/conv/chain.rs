@@ -18,7 +18,7 @@ use std::sync::{Arc, OnceLock};
 use super::problem::{check_shape, check_workspace};
 use super::{ConvCall, ConvProblem, PreparedConv, plain_error};
 use crate::epilogue::{Activation, Epilogue};
-use crate::matmul::{SharedScratch, for_each_with_slot};
+use crate::matmul::SharedScratch;
 use crate::rates::SECOND_LEVEL;
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
@@ -181,7 +181,7 @@ impl Chain {
         let parts = wanted.min(lines.div_ceil(self.band)).max(1);
         let (slots, task_len) = (SharedScratch::new(workspace), self.task_len());
         let failed = OnceLock::new();
-        for_each_with_slot(pool, last.batch * parts, &|slot, task| {
+        pool.run_with_slots(last.batch * parts, &|slot, task| {
             let (image, part) = (task / parts, task % parts);
             // SAFETY: slots are disjoint pieces of the workspace, and nobody else uses this one meanwhile.
             let workspace = unsafe { slots.piece(slot * task_len, task_len) };

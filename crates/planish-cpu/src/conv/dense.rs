@@ -175,14 +175,27 @@ pub(super) fn busy(tasks: f64, threads: usize) -> f64 {
     tasks.min(threads as f64).max(1.0)
 }
 
-/// The work of input and output, as far as they come from beyond the second-level cache.
-pub(super) fn activations_read(problem: &ConvProblem) -> Work {
+/// The bytes of input and output.
+fn activations(problem: &ConvProblem) -> f64 {
     let numbers = problem.in_rows() * problem.in_channels + problem.out_rows() * problem.out_channels;
-    let bytes = (numbers * problem.element.bytes()) as f64;
+    (numbers * problem.element.bytes()) as f64
+}
+
+/// The work of input and output, as far as they come from beyond the second-level cache, beside much arithmetic.
+pub(super) fn activations_read(problem: &ConvProblem) -> Work {
+    let bytes = activations(problem);
     Work::of(&[
         (Rate::ActivationByte, (bytes - SECOND_LEVEL).max(0.0)),
         (Rate::MemoryByte, (bytes - LAST_LEVEL).max(0.0)),
     ])
+}
+
+/// The bytes of input and output that stay in the last cache between a layer that writes them and one that reads them.
+const KEPT: f64 = 6e6;
+
+/// The work of input and output, as far as they do not stay in the last cache, beside little arithmetic.
+pub(super) fn activations_streamed(problem: &ConvProblem) -> Work {
+    Work::of(&[(Rate::StreamedByte, (activations(problem) - KEPT).max(0.0))])
 }
 
 /// The additional work of products where the pixels of a tile are a multiple of 4 KiB apart and so meet in one set of

@@ -5,7 +5,7 @@
 //! nearly all of its lanes. Here a vector is a run of channels of one pixel; a tile of neighbouring pixels
 //! shares each loaded weight.
 
-use super::dense::activations_read;
+use super::dense::activations_streamed;
 use super::geometry::{Axis, valid_taps};
 use super::window::{Walk, Window};
 use super::{AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, WeightsKey};
@@ -54,7 +54,7 @@ impl ConvAlgorithm for Depthwise {
             (Rate::DepthwiseVector, rows * vectors),
             (Rate::DepthwisePixel, rows),
         ]);
-        work += activations_read(problem);
+        work += activations_streamed(problem);
         work.shared(threads as f64).called(1, threads)
     }
 

@@ -6,7 +6,7 @@
 //! of its own group, so that every lane of every multiply-add counts. Depthwise layers with several outputs for
 //! each input are the case of one input channel a group.
 
-use super::dense::activations_read;
+use super::dense::activations_streamed;
 use super::geometry::valid_taps;
 use super::window::{Walk, Window};
 use super::{AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, WeightsKey};
@@ -62,7 +62,7 @@ impl ConvAlgorithm for Grouped {
             (Rate::GroupedVector, rows * vectors),
             (Rate::GroupedPixel, rows),
         ]);
-        work += activations_read(problem);
+        work += activations_streamed(problem);
         work.shared(threads as f64).called(1, threads)
     }
 

@@ -103,11 +103,9 @@ impl ConvAlgorithm for Strassen {
         let (channels, taps) = (problem.in_channels, problem.taps());
         let half = channels / 2;
         // Weights are [out][in][tap]; row `k` of a half is an input channel of that half under a tap.
-        let at =
-            |k: usize, n: usize, first: usize| weights[(n * channels + first + k % half) * taps + k / half];
-        let depth = taps * half;
-        let columns = problem.out_channels;
-        let matrix = StrassenMatrix::new(isa, depth, columns, |k, n| at(k, n, 0), |k, n| at(k, n, half));
+        let row = |k: usize, first: usize| ((first + k % half) * taps + k / half, channels * taps);
+        let (depth, columns) = (taps * half, problem.out_channels);
+        let matrix = StrassenMatrix::new(isa, depth, columns, weights, |k| row(k, 0), |k| row(k, half));
         Ok(Box::new(Prepared {
             key: self.weights_key(problem, isa),
             matrix: matrix.ok_or("Strassen's algorithm needs output channels for two vectors")?,

@@ -6,9 +6,9 @@
 //! results are the same to the bit for every number of threads.
 
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::pack::PackedMatrix;
+use super::pack::{PackedMatrix, panel_width};
+use super::row;
 use super::tile::{self, Stage, Tile};
 use crate::element::{Element, Factor};
 use crate::epilogue::{Destination, Epilogue};
@@ -101,6 +101,14 @@ fn block_rows<T: Element>(source: &impl RowSource<T>) -> usize {
     by_table.min(by_scratch.max(tile::max_rows(Isa::Avx512))).min(BLOCK_ROWS)
 }
 
+/// How many tasks of at least a microsecond a product makes.
+fn worth(rows: usize, depth: usize, columns: usize) -> usize {
+    const LEAST_CYCLES: usize = 4000;
+    // One vector a cycle; with few rows the matrix is waited for, at about eight bytes a cycle.
+    let (arithmetic, fetch) = (rows.saturating_mul(depth * columns / 16), depth * columns / 2);
+    (arithmetic.max(fetch) / LEAST_CYCLES).max(1)
+}
+
 /// A right operand with what follows the product, whose result is kept in another element where `O` is one.
 pub(crate) struct Product<'a, T = f32, O = T> {
     /// The right operand.
@@ -158,10 +166,14 @@ impl<T: Factor, O: Element> Product<'_, T, O> {
         let threads = pool.threads().max(1);
         let tiles = rows.div_ceil(tile::max_rows(isa));
         let least = tiles.div_ceil(block_rows(source) / tile::max_rows(isa));
-        // A few tasks for each thread; the larger operand is split first, so that it is read once.
-        let wanted = if threads == 1 { 1 } else { threads * 4 };
-        let (blocks, runs) = if self.matrix.columns() > rows && source.scratch_per_row() == 0 {
-            let runs = panels.min(wanted);
+        // A few tasks for each thread, but none so short that handing it over takes as long.
+        let (depth, columns) = (self.matrix.rows(), self.matrix.columns());
+        let wanted = if threads == 1 { 1 } else { (threads * 4).min(worth(rows, depth, columns)) };
+        // Either the matrix is split, of which each thread then reads its part only, or the rows are, of which it then
+        // writes its part only: the same in every layer, so that it finds them in its own cache.
+        let (blocks, runs) = if depth * columns > rows * (depth + columns) && source.scratch_per_row() == 0 {
+            // A single row is read from several panels at once.
+            let runs = if rows == 1 { panels.div_ceil(row::STREAMS) } else { panels }.min(wanted);
             (least.max(wanted.div_ceil(runs).min(tiles)), runs)
         } else {
             let blocks = least.max(wanted.min(tiles));
@@ -170,7 +182,7 @@ impl<T: Factor, O: Element> Product<'_, T, O> {
         let cut = |i: usize, parts: usize, whole: usize| (i as u128 * whole as u128 / parts as u128) as usize;
         let slot_len = slot_len(source);
         let slots = SharedScratch::new(scratch);
-        for_each_with_slot(pool, blocks * runs, &|slot, task| {
+        pool.run_with_slots(blocks * runs, &|slot, task| {
             let (block, run) = (task / runs, task % runs);
             let tiles_of_block = cut(block, blocks, tiles)..cut(block + 1, blocks, tiles);
             let panels_of_run = cut(run, runs, panels)..cut(run + 1, runs, panels);
@@ -218,23 +230,6 @@ impl SharedScratch {
     }
 }
 
-/// Calls `body(slot, task)` for every task; no two calls with the same slot run at a time, and slots are below
-/// the number of threads.
-pub(crate) fn for_each_with_slot(pool: &ThreadPool, tasks: usize, body: &(dyn Fn(usize, usize) + Sync)) {
-    let slots = pool.threads().max(1).min(tasks);
-    let next = AtomicUsize::new(0);
-    let work = |slot: usize| {
-        loop {
-            let task = next.fetch_add(1, Ordering::Relaxed);
-            if task >= tasks {
-                break;
-            }
-            body(slot, task);
-        }
-    };
-    if slots <= 1 { work(0) } else { pool.run(slots, &work) }
-}
-
 /// One task.
 struct Block<'a, T, O, R> {
     product: &'a Product<'a, T, O>,
@@ -261,27 +256,41 @@ impl<T: Factor, O: Element, R: RowSource<T>> SimdOp for Block<'_, T, O, R> {
         let mut outputs = [0; BLOCK_ROWS];
         let (table, stride) = (&mut addresses[..], count);
         source.fill(start, &mut RowTable { addresses: table, stride, outputs: &mut outputs, count, scratch });
-        for panel in panels_of_run {
+        let stage = |first: usize, panel: &[f32]| Stage::<T> {
+            initial: std::ptr::null(),
+            table: addresses.as_ptr().wrapping_add(first).cast(),
+            table_stride: count,
+            taps: source.taps(),
+            tap_start: 0,
+            tap_len: source.tap_len() / T::PER_WORD,
+            panel: panel.as_ptr(),
+            kept: std::ptr::null_mut(),
+        };
+        let bias_of = |column: usize| bias.map_or(std::ptr::null(), |bias| bias[column..].as_ptr());
+        let destination = |first: usize, column: usize, columns: usize| {
+            Destination::new(out, &epilogue, column, columns, outputs[first..].as_ptr())
+        };
+        let mut panels = panels_of_run;
+        while let Some(panel) = panels.next() {
             let (column, valid) = matrix.panel_columns(panel);
+            let together = row::STREAMS * panel_width(S::ISA);
+            if count == 1 && panels.len() + 1 >= row::STREAMS && column + together <= matrix.columns() {
+                let (stage, column) = (stage(0, matrix.panels_from(panel)), first_column + column);
+                let to = destination(0, column, together);
+                // SAFETY: as below; the panels that follow are whole, and of this task.
+                unsafe { row::compute(s, &stage, bias_of(column), &to, matrix.panel(panel).len()) };
+                panels.start += row::STREAMS - 1;
+                continue;
+            }
             let column = first_column + column;
-            for tile in tiles_of_block.clone() {
-                let first = start_of(tile) - start;
-                let rows = start_of(tile + 1) - start - first;
-                let stage = Stage::<T> {
-                    initial: std::ptr::null(),
-                    table: addresses.as_ptr().wrapping_add(first).cast(),
-                    table_stride: count,
-                    taps: source.taps(),
-                    tap_start: 0,
-                    tap_len: source.tap_len() / T::PER_WORD,
-                    panel: matrix.panel(panel).as_ptr(),
-                    kept: std::ptr::null_mut(),
-                };
+            for block_tile in tiles_of_block.clone() {
+                let first = start_of(block_tile) - start;
+                let rows = start_of(block_tile + 1) - start - first;
                 let tile = Tile {
-                    stages: &[stage],
-                    bias: bias.map_or(std::ptr::null(), |bias| bias[column..].as_ptr()),
+                    stages: &[stage(first, matrix.panel(panel))],
+                    bias: bias_of(column),
                     bias_stage: 0,
-                    destination: Destination::new(out, &epilogue, column, valid, outputs[first..].as_ptr()),
+                    destination: destination(first, column, valid),
                 };
                 // SAFETY: the table and the output rows were filled for `count` rows by a source that promises
                 // them, the panel is whole, and the caller of `run` promises disjoint output rows; tiles of one

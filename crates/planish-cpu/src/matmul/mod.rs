@@ -11,6 +11,7 @@ mod driver;
 mod pack;
 mod piece;
 mod plain;
+mod row;
 mod strassen;
 mod tile;
 
@@ -18,8 +19,7 @@ mod tile;
 mod tests;
 
 pub(crate) use driver::{
-    BLOCK_ROWS, MAX_TAPS, Product, RowSource, RowTable, SharedScratch, as_elements, for_each_with_slot,
-    scratch_len,
+    BLOCK_ROWS, MAX_TAPS, Product, RowSource, RowTable, SharedScratch, as_elements, scratch_len,
 };
 pub use pack::PackedMatrix;
 pub(crate) use pack::{AlignedNumbers, panel_width};

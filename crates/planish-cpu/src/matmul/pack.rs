@@ -95,8 +95,8 @@ impl<T: Factor> PackedMatrix<T> {
         row: impl Fn(usize) -> Option<(usize, usize)>,
     ) -> Self {
         Self::from_panels(isa, rows, columns, |columns, data| {
-            let padded = columns.len().next_multiple_of(isa.lanes());
-            for (word, slots) in data.chunks_exact_mut(padded * T::PER_WORD).enumerate() {
+            let width = columns.len().next_multiple_of(isa.lanes());
+            for (word, slots) in data.chunks_exact_mut(width * T::PER_WORD).enumerate() {
                 for part in 0..T::PER_WORD {
                     let k = word * T::PER_WORD + part;
                     let Some((start, step)) = (k < rows).then(|| row(k)).flatten() else { continue };
@@ -183,19 +183,15 @@ impl<T: Factor> PackedMatrix<T> {
         self.data.bytes()
     }
 
-    fn full_width(&self) -> usize {
-        panel_width(self.isa)
-    }
-
     /// How many panels there are.
     pub(crate) fn panels(&self) -> usize {
-        self.columns.div_ceil(self.full_width())
+        self.columns.div_ceil(panel_width(self.isa))
     }
 
     /// The first column of a panel and how many columns it has, padding not counted.
     pub(crate) fn panel_columns(&self, panel: usize) -> (usize, usize) {
-        let first = panel * self.full_width();
-        (first, self.full_width().min(self.columns - first))
+        let first = panel * panel_width(self.isa);
+        (first, panel_width(self.isa).min(self.columns - first))
     }
 
     /// The columns of a panel including padding.
@@ -207,5 +203,11 @@ impl<T: Factor> PackedMatrix<T> {
     pub(super) fn panel(&self, panel: usize) -> &[f32] {
         let start = self.panel_columns(panel).0 * self.words;
         &self.data.as_slice()[start..start + self.panel_width(panel) * self.words]
+    }
+
+    /// The words of a panel and of all behind it; each full one starts as many words behind the one before as that
+    /// has.
+    pub(super) fn panels_from(&self, panel: usize) -> &[f32] {
+        &self.data.as_slice()[self.panel_columns(panel).0 * self.words..]
     }
 }

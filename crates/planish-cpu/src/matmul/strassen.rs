@@ -27,7 +27,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::driver::{RowSource, RowTable, SharedScratch, TABLE_LEN, for_each_with_slot};
+use super::driver::{RowSource, RowTable, SharedScratch, TABLE_LEN};
 use super::pack::PackedMatrix;
 use super::tile::{self, Stage, Tile};
 use crate::epilogue::{Destination, Epilogue};
@@ -77,27 +77,29 @@ impl StrassenMatrix {
         (left < columns).then_some(left)
     }
 
-    /// Packs the matrix whose halves of K have at `(k, n)` the numbers `upper(k, n)` and `lower(k, n)`, `depth` rows
-    /// each. `columns` must have two halves, see [`Self::left_columns`].
+    /// Packs the matrix whose halves of K have `depth` rows each; the number in row `k` of a half and column `n` is
+    /// `source[start + n * step]`, where `(start, step)` is `upper(k)` or `lower(k)`. `columns` must have two halves, see
+    /// [`Self::left_columns`].
     pub(crate) fn new(
         isa: Isa,
         depth: usize,
         columns: usize,
-        upper: impl Fn(usize, usize) -> f32,
-        lower: impl Fn(usize, usize) -> f32,
+        source: &[f32],
+        upper: impl Fn(usize) -> (usize, usize),
+        lower: impl Fn(usize) -> (usize, usize),
     ) -> Option<Self> {
         let left = Self::left_columns(isa, columns)?;
-        let right = |half: &dyn Fn(usize, usize) -> f32, k: usize, n: usize| {
-            if left + n < columns { f64::from(half(k, left + n)) } else { 0.0 }
-        };
         let factors = PackedMatrix::from_panels(isa, PRODUCTS * depth, left, |range, data| {
             let width = range.len().next_multiple_of(isa.lanes());
             for k in 0..depth {
+                let (up, down) = (upper(k), lower(k));
                 for (slot, n) in range.clone().enumerate() {
-                    let (b11, b21) = (f64::from(upper(k, n)), f64::from(lower(k, n)));
-                    let (b12, b22) = (right(&upper, k, n), right(&lower, k, n));
-                    let factors =
-                        [b11, b21, b22 - b12 + b11, b22 - b12, b21 - b22 + b12 - b11, b12 - b11, b22];
+                    let at = |(start, step): (usize, usize), n: usize| f64::from(source[start + n * step]);
+                    let (b11, b21) = (at(up, n), at(down, n));
+                    let (b12, b22) =
+                        if left + n < columns { (at(up, left + n), at(down, left + n)) } else { (0.0, 0.0) };
+                    let (right, rows) = (b12 - b11, b22 - b12);
+                    let factors = [b11, b21, b22 - right, rows, b21 - (b22 - right), right, b22];
                     for (step, factor) in factors.into_iter().enumerate() {
                         data[(step * depth + k) * width + slot] = factor as f32;
                     }
@@ -206,7 +208,7 @@ impl StrassenProduct<'_> {
         let slot_len = slot_len(isa, &cut, depth);
         assert!(scratch.len() >= slot_len * pool.threads().max(1) && source.taps() <= MAX_TAPS);
         let slots = SharedScratch::new(scratch);
-        for_each_with_slot(pool, blocks * runs, &|slot, task| {
+        pool.run_with_slots(blocks * runs, &|slot, task| {
             let (block, run) = (task / runs, task % runs);
             let pairs = share(block, blocks, pairs)..share(block + 1, blocks, pairs);
             let panels = share(run, runs, panels)..share(run + 1, runs, panels);

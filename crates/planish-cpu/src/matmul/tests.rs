@@ -42,9 +42,9 @@ proptest! {
 
     #[test]
     fn products_agree_with_plain_sums(
-        rows in 0usize..70,
+        rows in prop_oneof![3 => 0usize..70, 1 => Just(1usize)],
         depth in prop_oneof![0usize..70, Just(1024), Just(513)],
-        columns in 1usize..90,
+        columns in prop_oneof![2 => 1usize..90, 1 => 90usize..600],
         gap in 0usize..3,
         transposed in any::<bool>(),
         with_bias in any::<bool>(),
@@ -126,5 +126,27 @@ fn nan_and_infinity_pass_through() {
         let epilogue = Epilogue { activation: Activation::Relu, ..Epilogue::default() };
         matmul(&ThreadPool::new(1), rows, &b, None, epilogue, view).unwrap();
         assert!(out[0].is_nan() && out[1] == f32::INFINITY, "{isa}: {out:?}");
+    }
+}
+
+#[test]
+fn a_single_row_has_the_bits_of_one_among_others() {
+    let (depth, columns) = (77, 333);
+    let (a, b) = (numbers(2 * depth, 1), numbers(depth * columns, 2));
+    let bias = numbers(columns, 3);
+    for isa in Isa::available() {
+        let packed = PackedMatrix::from_strided(isa, &b, depth, columns, columns, 1).unwrap();
+        let multiply = |rows: usize, threads: usize| {
+            let mut out = vec![f32::NAN; rows * columns];
+            let view = RowsMut::dense(&mut out, rows, columns).unwrap();
+            let a = Rows::dense(&a, rows, depth).unwrap();
+            let epilogue = Epilogue { activation: Activation::Silu, ..Epilogue::default() };
+            matmul(&ThreadPool::new(threads), a, &packed, Some(&bias), epilogue, view).unwrap();
+            out
+        };
+        let both = multiply(2, 1);
+        for threads in [1, 2, 5] {
+            assert_eq!(multiply(1, threads), both[..columns], "{isa} on {threads} threads");
+        }
     }
 }

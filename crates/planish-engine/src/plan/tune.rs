@@ -9,19 +9,18 @@ use super::measure::{Bench, Effort};
 use planish_cpu::conv::{ConvAlgorithm, ConvProblem, PreparedConv};
 use planish_cpu::isa::Isa;
 use planish_cpu::threads::ThreadPool;
-use planish_graph::{Error, Result};
+use planish_graph::{Error, ErrorKind, Result};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Candidates estimated this many times slower than the best are not measured.
 const HOPELESS: f64 = 4.0;
-/// Times that all contests are gone through.
-const SWEEPS: usize = 4;
-/// After the first sweep, candidates that are this many times slower than the best are out.
-const BEATEN: f64 = 1.15;
+/// For each time that all contests are gone through, how many times slower than the best a candidate may have been to take
+/// part. Another program's turn on one of the cores doubles a time, so the first sweep alone puts few out.
+const SWEEPS: [f64; 4] = [f64::INFINITY, 2.0, 1.3, 1.1];
 /// How long the candidates of a convolution are timed in one sweep.
-const EFFORT: Effort = Effort { rounds: [3, 8], time: Duration::from_millis(25), beaten: 1.5 };
+const EFFORT: Effort = Effort { rounds: [3, 8], time: Duration::from_millis(25), beaten: 2.0 };
 
 /// How far tuning is.
 #[derive(Clone, Copy, Debug)]
@@ -101,10 +100,10 @@ impl Contest<'_> {
         self.nodes as f64 * first.estimated * first.estimated / second.estimated.max(f64::MIN_POSITIVE)
     }
 
-    /// Who may still win.
-    fn open(&self) -> Vec<usize> {
+    /// Who takes part, given how many times slower than the best they may have been.
+    fn open(&self, beaten: f64) -> Vec<usize> {
         let best = self.contenders.iter().map(|c| c.measured).fold(f64::INFINITY, f64::min);
-        let near = |c: &Contender| best.is_infinite() || c.measured <= BEATEN * best;
+        let near = |c: &Contender| best.is_infinite() || c.measured <= beaten * best;
         (0..self.contenders.len()).filter(|&i| near(&self.contenders[i])).collect()
     }
 
@@ -136,7 +135,7 @@ pub(super) fn tune(
     if contests.is_empty() {
         return Ok(());
     }
-    tuning.tell(Event::Begin(SWEEPS * contests.len()));
+    tuning.tell(Event::Begin(SWEEPS.len() * contests.len()));
     let done = sweep(contests, tuning, isa, pool, &mut learned);
     tuning.tell(Event::End);
     done
@@ -150,8 +149,8 @@ fn sweep(
     learned: &mut impl FnMut(&Contest<'_>),
 ) -> Result<()> {
     let begun = Instant::now();
-    let mut bench = Bench::new(pool)?;
-    for _ in 0..SWEEPS {
+    let Ok(mut bench) = Bench::new(pool) else { return Ok(()) };
+    for beaten in SWEEPS {
         for contest in contests.iter_mut() {
             let [_, height, width] = contest.problem.in_size;
             let ConvProblem { in_channels, out_channels, .. } = *contest.problem;
@@ -159,10 +158,14 @@ fn sweep(
             if !tuning.tell(Event::Step(&label)) || begun.elapsed() > tuning.time {
                 return Ok(());
             }
-            let open = contest.open();
+            let open = contest.open(beaten);
             if open.len() > 1 {
-                contest.measure(&open, isa, &mut bench)?;
-                learned(contest);
+                match contest.measure(&open, isa, &mut bench) {
+                    Ok(()) => learned(contest),
+                    // What is too large to be measured under the memory cap keeps its estimates.
+                    Err(error) if error.kind() == ErrorKind::Limit => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
     }

@@ -6,7 +6,7 @@ use super::run::Run;
 use super::scratch::scratch_len;
 use super::spectrum::frequencies;
 use crate::isa::Isa;
-use crate::matmul::{SharedScratch, for_each_with_slot};
+use crate::matmul::SharedScratch;
 use crate::simd::{Simd, SimdOp, dispatch};
 use crate::threads::ThreadPool;
 
@@ -27,7 +27,7 @@ pub(super) fn all(run: &Run<'_>, pool: &ThreadPool, workspace: &mut [f32]) {
     let slot_len = slot_len(run.grid.size, run.isa.lanes());
     let units = run.grid.tiles() * run.weights.panels;
     let tasks = units.min(8 * pool.threads());
-    for_each_with_slot(pool, tasks, &|slot, task| {
+    pool.run_with_slots(tasks, &|slot, task| {
         let units = task * units / tasks..(task + 1) * units / tasks;
         dispatch(run.isa, Part { run, units, memory: memory.at(slot * slot_len) });
     });

@@ -6,9 +6,12 @@ use super::product::max_rows;
 use super::run::PHASES;
 use super::spectrum::frequencies;
 use crate::conv::ConvProblem;
-use crate::conv::dense::activations_read;
+use crate::conv::dense::activations_streamed;
 use crate::isa::Isa;
 use crate::rates::{Rate, Work, weights_read};
+
+/// The bytes of a first-level cache.
+const FIRST_LEVEL: usize = 32 * 1024;
 
 /// The work of a problem, with this many threads.
 pub(super) fn work(
@@ -22,13 +25,19 @@ pub(super) fn work(
     let (tiles, frequencies, blocks) = (grid.tiles(), count(frequencies(grid.size)), count(blocking.blocks));
     let numbers = count(tiles * grid.size * grid.size);
     // What a transform does to each number grows with the logarithm of its size.
-    let transforms =
-        |vectors: f64| Work::of(&[(Rate::FourierStage, numbers * vectors * f64::from(grid.size.ilog2()))]);
+    let far =
+        if grid.size * grid.size * isa.lanes() * size_of::<f32>() > FIRST_LEVEL { numbers } else { 0.0 };
+    let transforms = |vectors: f64| {
+        Work::of(&[
+            (Rate::FourierStage, numbers * vectors * f64::from(grid.size.ilog2())),
+            (Rate::FourierNumber, far * vectors),
+        ])
+    };
     if is_channelwise(problem) {
         let vectors = count(problem.out_channels.div_ceil(isa.lanes()));
         let mut work = transforms(2.0 * vectors);
         work += Work::of(&[(Rate::FourierProduct, count(tiles) * vectors * frequencies)]);
-        work += activations_read(problem);
+        work += activations_streamed(problem);
         return work.shared(threads as f64).called(1, threads);
     }
     let (inputs, outputs) = (count(blocking.left.vectors), count(blocking.out.vectors));
@@ -45,7 +54,7 @@ pub(super) fn work(
     let weights = frequencies * outputs * depth * count(2 * isa.lanes() * size_of::<f32>());
     work += weights_read(weights, blocks, multiply_adds, isa);
     let mut work = work.times(count(problem.groups));
-    work += activations_read(problem);
+    work += activations_streamed(problem);
     let regions = if blocking.shared { PHASES.len() * blocking.blocks } else { 1 };
     work.shared(threads as f64).called(problem.groups * regions, threads)
 }

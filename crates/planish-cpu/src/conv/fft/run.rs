@@ -12,7 +12,7 @@ use super::transform::Roots;
 use super::weights::Spectra;
 use crate::epilogue::{Destination, Epilogue};
 use crate::isa::Isa;
-use crate::matmul::{SharedScratch, for_each_with_slot};
+use crate::matmul::SharedScratch;
 use crate::simd::{Simd, SimdOp, dispatch, prefetch};
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
@@ -47,14 +47,14 @@ impl Run<'_> {
                 for phase in PHASES {
                     let units = self.units(blocking, phase, &block);
                     let tasks = units.min(4 * pool.threads());
-                    for_each_with_slot(pool, tasks, &|slot, task| {
+                    pool.run_with_slots(tasks, &|slot, task| {
                         let range = task * units / tasks..(task + 1) * units / tasks;
                         part(phase, block.clone(), range, 0, memory.at(spectra + slot * blocking.scratch));
                     });
                 }
             }
         } else {
-            for_each_with_slot(pool, blocking.blocks, &|slot, block| {
+            pool.run_with_slots(blocking.blocks, &|slot, block| {
                 let start = slot * (spectra + blocking.scratch);
                 let block = blocking.block(block);
                 for phase in PHASES {

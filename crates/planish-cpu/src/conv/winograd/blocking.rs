@@ -55,9 +55,13 @@ impl Blocking {
         // Enough blocks for each thread to have some, whatever the others do; with fewer, panels are shared
         // out.
         let enough = if threads == 1 { 1 } else { 3 * threads };
+        let panels = problem.out_channels.div_ceil(width);
         let small_weights = weights <= BLOCK_NUMBERS;
         let blocks = if least >= enough || (small_weights && tiles >= enough * LEAST_TILES / 2) {
             least.max(enough).next_multiple_of(threads).min(tiles)
+        } else if panels < threads {
+            // With fewer panels than threads, sharing them out would leave some without work.
+            least.max(threads).min(tiles)
         } else {
             least
         };
@@ -68,7 +72,7 @@ impl Blocking {
         Self {
             grid,
             blocks,
-            shared: threads > 1 && blocks < enough,
+            shared: threads > 1 && blocks < enough && panels >= threads,
             input_steps: [lines * 16, odd_lines(rows * lines)].map(|words| words * factor.per_word()),
             product_steps: [width, odd_lines((rows * width).div_ceil(16))],
             factor,
@@ -81,10 +85,10 @@ impl Blocking {
         start(block)..start(block + 1)
     }
 
-    /// How many threads have something to do.
-    pub(super) fn busy(&self, threads: usize, isa: Isa, out_channels: usize) -> usize {
+    /// How many threads have something to do, on the average over the time until the last is done.
+    pub(super) fn busy(&self, threads: usize, isa: Isa, out_channels: usize) -> f64 {
         let tasks = if self.shared { out_channels.div_ceil(panel_width(isa)) } else { self.blocks };
-        threads.min(tasks).max(1)
+        tasks as f64 / tasks.div_ceil(threads.max(1)).max(1) as f64
     }
 
     /// The words of the transformed input of a block.

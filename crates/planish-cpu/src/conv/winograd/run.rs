@@ -8,7 +8,7 @@ use super::gather::Gather;
 use super::scatter::Scatter;
 use crate::element::{Element, Factor};
 use crate::epilogue::Epilogue;
-use crate::matmul::{PackedMatrix, Piece, SharedScratch, as_elements, for_each_with_slot};
+use crate::matmul::{PackedMatrix, Piece, SharedScratch, as_elements};
 use crate::simd::{Simd, SimdOp};
 use crate::strided::Shared;
 use crate::threads::ThreadPool;
@@ -52,7 +52,7 @@ impl<T: Element, U: Factor> Run<'_, T, U> {
             unsafe { inputs.piece(slot * input_len, input_len) }
         };
         if !blocking.shared {
-            for_each_with_slot(pool, blocking.blocks, &|slot, block| {
+            pool.run_with_slots(blocking.blocks, &|slot, block| {
                 let tiles = blocking.tiles(block);
                 let transformed = as_elements::<U>(input_slot(slot)).as_mut_ptr();
                 let products = product_slot(slot);
@@ -69,7 +69,7 @@ impl<T: Element, U: Factor> Run<'_, T, U> {
                 let out = transformed.get().wrapping_add(range.start * blocking.input_steps[0]);
                 T::dispatch(isa, Transform { run: self, tiles: part, out });
             });
-            for_each_with_slot(pool, panels, &|slot, panel| {
+            pool.run_with_slots(panels, &|slot, panel| {
                 let (tiles, panels) = (tiles.clone(), panel..panel + 1);
                 let (transformed, products) = (transformed.get(), product_slot(slot));
                 T::dispatch(isa, Multiply { run: self, tiles, panels, transformed, products });

@@ -3,6 +3,7 @@
 use super::{Facts, Family, Keeps, Layout, Lowering, Wish};
 use planish_cpu::for_element;
 use planish_cpu::pooling::{PoolAxis, PoolProblem, Pooling, pool};
+use planish_cpu::reduce::{Reduction, reduce};
 use planish_graph::ops::nn::global_pool::{GlobalPool, GlobalPoolKind};
 use planish_graph::ops::nn::lp_pool::LpPool;
 use planish_graph::ops::nn::pool::{AveragePool, MaxPool};
@@ -11,6 +12,10 @@ use planish_graph::{Error, Node, OperatorExt, Result};
 
 /// MaxPool, AveragePool, LpPool and their global forms.
 pub(super) struct Pools;
+
+/// Numbers of an image from which on its mean is computed in pieces, so that threads can share it; below, it takes a few
+/// microseconds.
+const SHARED_FROM: usize = 128 * 1024;
 
 /// What a node does with a window of which size.
 fn parts(node: &Node, input: &[usize]) -> Option<(Pooling, Window)> {
@@ -91,6 +96,18 @@ impl Family for Pools {
         let problem = problem(shape[0], &window);
         let operand = l.operand_as(x, Layout::ChannelsLast, l.element(y))?;
         let target = l.output(y)?;
+        let average = node.op.as_op::<GlobalPool>().is_some_and(|op| op.kind == GlobalPoolKind::Average);
+        let pixels: usize = shape[2..].iter().product();
+        if average && pixels * shape[1] >= SHARED_FROM {
+            let info = l.info(node, "reduction", "a large map is shared among threads");
+            let (from, extents) = (operand.clone(), [shape[0], pixels, shape[1]]);
+            l.push(info, &[&operand], &[&target], move |env| {
+                let input = env.strided(&from, &extents)?;
+                reduce(env.isa, env.pool, Reduction::Mean, input, env.rows_mut(&target));
+                Ok(())
+            });
+            return Ok(());
+        }
         let info = l.info(node, "pooling", "vectorised over channels");
         let from = operand.clone();
         l.push(info, &[&operand], &[&target], move |env| {
