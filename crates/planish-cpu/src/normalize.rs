@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
-use crate::elementwise::Span;
-use crate::epilogue::Activation;
+use crate::element::Element;
+use crate::epilogue::{Activation, Map, Visit};
 use crate::fold::{SquareSum, Sum, fold_row};
 use crate::isa::Isa;
 use crate::reduce::{Reduction, reduce, squared_deviations};
@@ -32,20 +32,26 @@ struct Affine<'a> {
 ///
 /// # Panics
 /// Where the views differ in rows or channels, or `scale` or `shift` have not one number per channel.
-pub fn scale_shift(
+pub fn scale_shift<T: Element>(
     isa: Isa,
     pool: &ThreadPool,
     scale: &[f32],
     shift: &[f32],
     activation: Activation,
-    input: Rows<'_>,
-    output: RowsMut<'_>,
+    input: Rows<'_, T>,
+    output: RowsMut<'_, T>,
 ) {
     let rows_per_set = input.rows().max(1);
     affine(isa, pool, Affine { center: None, scale, shift, rows_per_set, activation }, input, output);
 }
 
-fn affine(isa: Isa, pool: &ThreadPool, affine: Affine<'_>, input: Rows<'_>, output: RowsMut<'_>) {
+fn affine<T: Element>(
+    isa: Isa,
+    pool: &ThreadPool,
+    affine: Affine<'_>,
+    input: Rows<'_, T>,
+    output: RowsMut<'_, T>,
+) {
     let (rows, channels) = (input.rows(), input.channels());
     assert_eq!((rows, channels), (output.rows(), output.channels()), "as many outputs as inputs");
     let numbers = rows.div_ceil(affine.rows_per_set).max(1) * channels;
@@ -56,15 +62,15 @@ fn affine(isa: Isa, pool: &ThreadPool, affine: Affine<'_>, input: Rows<'_>, outp
     assert!(affine.center.is_none_or(|center| center.len() >= numbers), "a center per channel");
     let output = (Shared(output.ptr()), output.row_stride());
     pool.run_ranges(rows, GRAIN.div_ceil(channels.max(1)), |rows| {
-        dispatch(isa, AffineTask { affine, rows, input, output: (output.0.get(), output.1) });
+        T::dispatch(isa, AffineTask { affine, rows, input, output: (output.0.get(), output.1) });
     });
 }
 
-struct AffineTask<'a> {
+struct AffineTask<'a, T> {
     affine: Affine<'a>,
     rows: Range<usize>,
-    input: Rows<'a>,
-    output: (*mut f32, usize),
+    input: Rows<'a, T>,
+    output: (*mut T, usize),
 }
 
 /// The first `n` lanes, or all where there are more numbers.
@@ -72,27 +78,48 @@ struct AffineTask<'a> {
 /// # Safety
 /// `min(n, LANES)` numbers must be readable at `p`.
 #[inline(always)]
-unsafe fn read<S: Simd>(s: S, p: *const f32, n: usize) -> S::F32 {
+unsafe fn read<S: Simd, T: Element>(s: S, p: *const T, n: usize) -> S::F32 {
     // SAFETY: promised by the caller.
-    unsafe { if n >= S::LANES { s.load(p) } else { s.load_partial(p, n) } }
+    unsafe { if n >= S::LANES { T::load(s, p) } else { T::load_partial(s, p, n) } }
 }
 
-impl SimdOp for AffineTask<'_> {
+impl<T: Element> SimdOp for AffineTask<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
-        let Affine { center, scale, shift, rows_per_set, activation } = self.affine;
-        let channels = self.input.channels();
-        let (low, high) = activation.limits().unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
-        let (low, high) = (s.splat(low), s.splat(high));
-        for row in self.rows {
+        self.affine.activation.visit(s, self);
+    }
+}
+
+impl<T: Element> Visit for AffineTask<'_, T> {
+    #[inline(always)]
+    fn visit<S: Simd>(self, s: S, map: impl Map) {
+        s.call(AffineLoop { task: self, map });
+    }
+}
+
+/// The task with its activation.
+struct AffineLoop<'a, T, M> {
+    task: AffineTask<'a, T>,
+    map: M,
+}
+
+impl<T: Element, M: Map> SimdOp for AffineLoop<'_, T, M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let AffineTask { affine, rows, input, output } = self.task;
+        let Affine { center, scale, shift, rows_per_set, .. } = affine;
+        let channels = input.channels();
+        for row in rows {
             let set = row / rows_per_set * channels;
             // SAFETY: the row lies inside both views and belongs to this task, the set inside the three vectors of numbers; what
             // may be the same memory is read before it is written.
             unsafe {
-                let from = self.input.ptr().add(row * self.input.row_stride());
-                let to = self.output.0.add(row * self.output.1);
+                let from = input.ptr().add(row * input.row_stride());
+                let to = output.0.add(row * output.1);
                 let mut i = 0;
                 while i < channels {
                     let n = channels - i;
@@ -102,16 +129,13 @@ impl SimdOp for AffineTask<'_> {
                     }
                     let scale = read(s, scale.as_ptr().add(set + i), n);
                     let y = s.mul_add(x, scale, read(s, shift.as_ptr().add(set + i), n));
-                    let y = s.min(high, s.max(low, y));
+                    let y = self.map.map(s, y);
                     if n >= S::LANES {
-                        s.store(to.add(i), y)
+                        T::store(s, to.add(i), y)
                     } else {
-                        s.store_partial(to.add(i), n, y)
+                        T::store_partial(s, to.add(i), n, y)
                     }
                     i += S::LANES;
-                }
-                if activation.limits().is_none() {
-                    Span::row(to, to, channels).activate(s, activation);
                 }
             }
         }
@@ -340,6 +364,7 @@ impl RowKernel for LocalRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::element::{ElementType, bf16};
     use crate::testing::{Input, Tolerance, check, random};
     use proptest::prelude::*;
 
@@ -403,6 +428,27 @@ mod tests {
                 check((rows, channels, gap), Tolerance::both(1e-6), expected, |isa, pool, out| {
                     scale_shift(isa, pool, &scale, &shift, activation, input.rows(), out);
                 });
+            }
+        }
+    }
+
+    #[test]
+    fn scales_and_shifts_of_bf16() {
+        let (rows, channels) = (9, 37);
+        let given = random(41, rows * channels, -2.0, 2.0);
+        let given: Vec<bf16> = given.iter().map(|&x| bf16::from_f32(x)).collect();
+        let (scale, shift) = (random(42, channels, 0.5, 2.0), random(43, channels, -1.0, 1.0));
+        for isa in Isa::available() {
+            let mut out = vec![bf16::ZERO; rows * channels];
+            let input = Rows::dense(&given, rows, channels).unwrap();
+            let output = RowsMut::dense(&mut out, rows, channels).unwrap();
+            scale_shift(isa, &ThreadPool::new(2), &scale, &shift, Activation::Tanh, input, output);
+            for (i, (x, got)) in given.iter().zip(&out).enumerate() {
+                let (scale, shift) = (f64::from(scale[i % channels]), f64::from(shift[i % channels]));
+                let want = (x.to_f64() * scale + shift).tanh();
+                // The result is rounded once, behind the activation.
+                let bound = want.abs() * f64::from(ElementType::Bf16.rounding()) + 1e-6;
+                assert!((got.to_f64() - want).abs() <= bound, "{isa} {i}: {got} is not {want}");
             }
         }
     }

@@ -179,6 +179,7 @@ mod tests {
         let mut problem = ConvProblem::new_2d(1, 64, 32, [56, 48], [3, 5]);
         assert_eq!(describe(&problem), "1×64×56×48 → 32, kernel 3×5");
         problem.pads_begin = same_padding(&problem);
+        problem.pads_end = problem.pads_begin;
         (problem.stride, problem.groups) = ([1, 2, 2], 4);
         assert_eq!(describe(&problem), "1×64×56×48 → 32, kernel 3×5, stride 2×2, pad 1×2, 4 groups");
         assert_eq!(from_json(&to_json(&problem)), Some(problem));

@@ -307,6 +307,7 @@ mod tests {
     use super::super::tests::numbers;
     use super::super::{ConvAlgorithm, depthwise, indirect, pointwise};
     use super::*;
+    use crate::element::ElementType;
     use crate::isa::Isa;
 
     /// A convolution of a drawn chain: its kernel, stride, dilation, padding and output channels; depthwise without the
@@ -419,6 +420,14 @@ mod tests {
         let mut padding = good.clone();
         padding[1].problem.pads_end[1] = 3;
         assert!(Chain::new(padding).is_err());
+        let mut short = good;
+        for stage in &mut short {
+            stage.problem.element = ElementType::Bf16;
+            let ChainStage { problem, prepared, .. } = stage;
+            let weights = numbers(problem.weights_len(), 1);
+            *prepared = prepared.algorithm().prepare(problem, isa, &weights, None).unwrap().into();
+        }
+        assert!(Chain::new(short).is_err_and(|error| error.contains("bf16")));
     }
 
     #[test]

@@ -94,10 +94,7 @@ pub(super) fn assign(
             continue;
         }
         let mut found = Followers::default();
-        loop {
-            let Some(&(1, reader)) = readers.get(&made).filter(|_| !graph.outputs.contains(&made)) else {
-                break;
-            };
+        while let Some(&(1, reader)) = readers.get(&made).filter(|_| !graph.outputs.contains(&made)) {
             let next = &graph.nodes[reader];
             let Some(result) = next.output() else { break };
             let form = |v: ValueId| (layouts[v.0 as usize], elements[v.0 as usize]);

@@ -4,7 +4,8 @@
 //! order; for the others they are axis 1, so those work channels-last.
 
 use super::follow::Behind;
-use super::{Abilities, Facts, Family, Layout, Lowering, Wish};
+use super::{Abilities, Facts, Family, Keeps, Layout, Lowering, Wish};
+use planish_cpu::for_element;
 use planish_cpu::normalize::{group_normalize, layer_normalize, local_response_normalize, scale_shift};
 use planish_graph::ops::nn::batch_normalization::BatchNormalization;
 use planish_graph::ops::nn::group_normalization::{GroupNormalization, InstanceNormalization};
@@ -54,6 +55,10 @@ impl Family for BatchNormalizations {
         of_channels(node, facts).filter(|_| !op.training_mode && constants(node, facts, 1..5))
     }
 
+    fn keeps(&self, _: &Node, _: &Facts<'_>, _: &[Layout]) -> Keeps {
+        Keeps::Follow
+    }
+
     fn follows(&self, _: &Node, _: &Facts<'_>) -> Abilities {
         Abilities::ACTIVATION
     }
@@ -70,13 +75,16 @@ impl Family for BatchNormalizations {
             scale.push(factor as f32);
             shift.push((beta[c] - mean[c] * factor) as f32);
         }
-        let operand = l.operand(x, Layout::ChannelsLast)?;
+        let element = l.element(y);
+        let operand = l.operand_as(x, Layout::ChannelsLast, element)?;
         let target = l.output_over(y, x)?;
         let info = l.info(node, "scale and shift", "vectorised over channels");
         let from = operand.clone();
         l.push(info, &[&operand], &[&target], move |env| {
-            let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
-            scale_shift(env.isa, env.pool, &scale, &shift, activation, input, output);
+            for_element!(element, T => {
+                let (input, output) = (env.rows::<T>(&from)?, env.rows_mut(&target));
+                scale_shift(env.isa, env.pool, &scale, &shift, activation, input, output);
+            });
             Ok(())
         });
         Ok(())
