@@ -27,7 +27,8 @@ use super::{
 use crate::element::ElementType;
 use crate::isa::Isa;
 use crate::matmul::{
-    STRASSEN_TAPS, StrassenMatrix, StrassenProduct, panel_width, strassen_scratch_len, tile_rows,
+    STRASSEN_TAPS, StrassenMatrix, StrassenProduct, panel_width, strassen_passes, strassen_scratch_len,
+    tile_rows,
 };
 use crate::rates::{Rate, Work, weights_read};
 use crate::threads::ThreadPool;
@@ -81,7 +82,8 @@ impl ConvAlgorithm for Strassen {
             (Rate::StrassenVector, count(rows * depth.div_ceil(lanes))),
             (Rate::Address, 2.0 * count(rows * problem.taps())),
         ]);
-        work += weights_read(weights, tiles, multiply_adds, isa);
+        let passes = problem.batch * strassen_passes(isa, image_rows(problem), depth);
+        work += weights_read(weights, count(passes), multiply_adds, isa);
         work += dense::activations_read(problem);
         work.shared(dense::busy(tiles * panels, threads)).called(1, threads)
     }

@@ -25,7 +25,9 @@ pub use pack::PackedMatrix;
 pub(crate) use pack::{AlignedNumbers, panel_width};
 pub(crate) use piece::{PIECE_ROWS, Piece};
 pub(crate) use plain::PlainRows;
-pub(crate) use strassen::{MAX_TAPS as STRASSEN_TAPS, StrassenMatrix, StrassenProduct, strassen_scratch_len};
+pub(crate) use strassen::{
+    MAX_TAPS as STRASSEN_TAPS, StrassenMatrix, StrassenProduct, strassen_passes, strassen_scratch_len,
+};
 pub(crate) use tile::max_rows as tile_rows;
 
 use crate::element::{Element, Factor};

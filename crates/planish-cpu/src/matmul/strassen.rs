@@ -164,6 +164,12 @@ pub(crate) fn strassen_scratch_len(isa: Isa, image: usize, depth: usize, threads
     threads.max(1) * slot_len(isa, &Cut::new(isa, image, depth), depth)
 }
 
+/// How many times the matrix is read for an image.
+pub(crate) fn strassen_passes(isa: Isa, image: usize, depth: usize) -> usize {
+    let cut = Cut::new(isa, image, depth);
+    cut.pairs.div_ceil(cut.block)
+}
+
 /// A product by seven products of quarters.
 pub(crate) struct StrassenProduct<'a> {
     /// The right operand.

@@ -8,7 +8,7 @@ use super::spectrum::frequencies;
 use crate::conv::ConvProblem;
 use crate::conv::dense::activations_streamed;
 use crate::isa::Isa;
-use crate::rates::{Rate, Work, weights_read};
+use crate::rates::{Rate, SECOND_LEVEL, Work, weights_read};
 
 /// The bytes of a first-level cache.
 const FIRST_LEVEL: usize = 32 * 1024;
@@ -51,9 +51,13 @@ pub(super) fn work(
         (Rate::PanelStep, passes * frequencies * outputs * depth),
         (Rate::FourierProduct, products),
     ]);
+    let groups = count(problem.groups);
     let weights = frequencies * outputs * depth * count(2 * isa.lanes() * size_of::<f32>());
-    work += weights_read(weights, blocks, multiply_adds, isa);
-    let mut work = work.times(count(problem.groups));
+    let mut work = work.times(groups);
+    // Each group's weights are read once more for each block only where they are too many to stay, but those of all
+    // groups together come from far away.
+    let passes = if weights > SECOND_LEVEL { blocks } else { 1.0 };
+    work += weights_read(weights * groups, passes, multiply_adds * groups, isa);
     work += activations_streamed(problem);
     let regions = if blocking.shared { PHASES.len() * blocking.blocks } else { 1 };
     work.shared(threads as f64).called(problem.groups * regions, threads)
