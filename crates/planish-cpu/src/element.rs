@@ -5,14 +5,15 @@
 //! numbers in the time of one long one. A kernel is therefore generic over the [`Element`] it reads and writes, and
 //! converts in its loads and stores.
 //!
-//! `bf16` is the upper half of an `f32`: its range, with 8 bits of precision instead of 24.
+//! `bf16` is the upper half of an `f32`: its range, with 8 bits of precision instead of 24. A `u8` is a level of a
+//! quantised tensor: which number it stands for, the tensor's scale and zero point say ([`Levels`](crate::epilogue::Levels)).
 
 use std::fmt;
 
 pub use half::bf16;
 
 use crate::isa::Isa;
-use crate::simd::{Simd, SimdOp, dispatch, dispatch_bf16};
+use crate::simd::{Simd, SimdOp, dispatch, dispatch_bf16, dispatch_u8};
 
 /// What is kept in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,6 +23,8 @@ pub enum ElementType {
     F32,
     /// Two bytes: the upper half of an `f32`, rounded to nearest, ties to even.
     Bf16,
+    /// A byte: a level of a quantised tensor.
+    U8,
 }
 
 impl ElementType {
@@ -30,6 +33,7 @@ impl ElementType {
         match self {
             ElementType::F32 => "f32",
             ElementType::Bf16 => "bf16",
+            ElementType::U8 => "u8",
         }
     }
 
@@ -38,6 +42,7 @@ impl ElementType {
         match self {
             ElementType::F32 => 4,
             ElementType::Bf16 => 2,
+            ElementType::U8 => 1,
         }
     }
 
@@ -46,11 +51,13 @@ impl ElementType {
         4 / self.bytes()
     }
 
-    /// The largest relative error of keeping a normal number: half a unit in its last place.
+    /// The largest relative error of keeping a normal number: half a unit in its last place. Levels are whole numbers and
+    /// kept exactly; what they err by is the quantisation's business.
     pub fn rounding(self) -> f32 {
         match self {
             ElementType::F32 => f32::EPSILON / 2.0,
             ElementType::Bf16 => 1.0 / 256.0,
+            ElementType::U8 => 0.0,
         }
     }
 }
@@ -69,6 +76,8 @@ impl fmt::Display for ElementType {
 pub unsafe trait Element: Copy + Default + PartialEq + fmt::Debug + Send + Sync + 'static {
     /// Which one this is.
     const TYPE: ElementType;
+    /// Whether it is a level of a quantised tensor, and sums of its products are integers.
+    const INTEGER: bool = matches!(Self::TYPE, ElementType::U8);
 
     /// The nearest one.
     fn from_f32(x: f32) -> Self;
@@ -188,11 +197,57 @@ unsafe impl Element for bf16 {
     }
 }
 
+// SAFETY: every byte is one.
+unsafe impl Element for u8 {
+    const TYPE: ElementType = ElementType::U8;
+
+    /// The nearest, ties to even; that of NaN is 0.
+    #[inline(always)]
+    fn from_f32(x: f32) -> u8 {
+        x.round_ties_even() as u8
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from(self)
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const u8) -> S::F32 {
+        // SAFETY: promised by the caller.
+        unsafe { s.load_u8(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_partial<S: Simd>(s: S, p: *const u8, n: usize) -> S::F32 {
+        // SAFETY: promised by the caller.
+        unsafe { s.load_u8_partial(p, n) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Simd>(s: S, p: *mut u8, v: S::F32) {
+        // SAFETY: promised by the caller.
+        unsafe { s.store_u8(p, v) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_partial<S: Simd>(s: S, p: *mut u8, n: usize, v: S::F32) {
+        // SAFETY: promised by the caller.
+        unsafe { s.store_u8_partial(p, n, v) }
+    }
+
+    #[inline]
+    fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
+        dispatch_u8(isa, op)
+    }
+}
+
 /// An [`Element`] that matrix products multiply: 32 bits of a row of the left operand meet 32 bits of each column of
 /// the right one, and their products are added to 32-bit sums.
 ///
-/// One `f32`, or two `bf16`. What a lane of 32 bits means is the factor's business alone: the driver, the packing and
-/// the tiles only move them, so that four bytes with sums in `i32` would fit as well.
+/// One `f32`, two `bf16`, or four `u8` on the left and four `i8` on the right, whose sums are `i32` kept as the bits of
+/// `f32`. What a lane of 32 bits means is the factor's business alone: the driver, the packing and the tiles only move
+/// them.
 ///
 /// # Safety
 /// As [`Element`]; [`ElementType::per_word`] of them are one word.
@@ -208,6 +263,18 @@ pub unsafe trait Factor: Element {
 
     /// `sum` and the products of two words, in every lane.
     fn multiply_add<S: Simd>(s: S, left: S::F32, right: S::F32, sum: S::F32) -> S::F32;
+
+    /// Two sums added.
+    #[inline(always)]
+    fn add<S: Simd>(s: S, a: S::F32, b: S::F32) -> S::F32 {
+        s.add(a, b)
+    }
+
+    /// What stands on the right for this number.
+    #[inline]
+    fn right(x: f32) -> Self {
+        Self::from_f32(x)
+    }
 }
 
 // SAFETY: one number is a word.
@@ -238,6 +305,30 @@ unsafe impl Factor for bf16 {
     }
 }
 
+// SAFETY: four numbers are a word.
+unsafe impl Factor for u8 {
+    #[inline(always)]
+    unsafe fn splat_word<S: Simd>(s: S, p: *const u8) -> S::F32 {
+        // SAFETY: promised by the caller.
+        s.splat_bits(unsafe { p.cast::<u32>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    fn multiply_add<S: Simd>(s: S, left: S::F32, right: S::F32, sum: S::F32) -> S::F32 {
+        s.dot_u8(left, right, sum)
+    }
+
+    #[inline(always)]
+    fn add<S: Simd>(s: S, a: S::F32, b: S::F32) -> S::F32 {
+        s.add_i32(a, b)
+    }
+
+    #[inline]
+    fn right(x: f32) -> u8 {
+        x as i8 as u8
+    }
+}
+
 /// Evaluates an expression in which `$T` is the [`Element`] of a type that is known at run time only.
 #[macro_export]
 macro_rules! for_element {
@@ -251,6 +342,28 @@ macro_rules! for_element {
                 type $T = $crate::element::bf16;
                 $body
             }
+            $crate::element::ElementType::U8 => {
+                type $T = u8;
+                $body
+            }
+        }
+    };
+}
+
+/// [`for_element!`] for kernels that have no use for levels: those get the other expression.
+#[macro_export]
+macro_rules! for_float {
+    ($element:expr, $T:ident => $body:expr, else $other:expr) => {
+        match $element {
+            $crate::element::ElementType::F32 => {
+                type $T = f32;
+                $body
+            }
+            $crate::element::ElementType::Bf16 => {
+                type $T = $crate::element::bf16;
+                $body
+            }
+            $crate::element::ElementType::U8 => $other,
         }
     };
 }

@@ -166,6 +166,30 @@ impl Activation {
     }
 }
 
+/// What the levels of quantised tensors stand for; without meaning where tensors are kept as numbers.
+///
+/// A sum comes in units of its own, mostly the step of the output: then limits are given in that unit too, and nothing
+/// needs to be scaled. All arithmetic is separate multiplications and additions, rounded one by one, so that every
+/// instruction set finds the same levels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Levels {
+    /// Where the sum was quantised by itself before the residual was added: its smallest and largest level less the
+    /// zero point, in its own steps, and then the size of its step in the unit of what follows.
+    pub inner: Option<[f32; 3]>,
+    /// The step of the residual in that unit.
+    pub residual_step: f32,
+    /// The level of the residual that stands for zero.
+    pub residual_zero: f32,
+    /// The level of the output that stands for zero: added last, once the result is rounded to whole levels.
+    pub zero: f32,
+}
+
+impl Default for Levels {
+    fn default() -> Self {
+        Self { inner: None, residual_step: 1.0, residual_zero: 0.0, zero: 0.0 }
+    }
+}
+
 /// What follows the sum, in the order of the fields. What is for each channel has as many numbers as the output has
 /// channels.
 #[derive(Debug)]
@@ -180,6 +204,8 @@ pub struct Epilogue<'a, T = f32> {
     pub scale: Option<&'a [f32]>,
     /// For each channel, added last.
     pub shift: Option<&'a [f32]>,
+    /// What residual and output stand for where they are levels.
+    pub levels: Levels,
 }
 
 impl<T> Epilogue<'_, T> {
@@ -214,7 +240,8 @@ impl<T> Copy for Epilogue<'_, T> {}
 
 impl<T> Default for Epilogue<'_, T> {
     fn default() -> Self {
-        Self { residual: None, slopes: None, activation: Activation::None, scale: None, shift: None }
+        let (activation, levels) = (Activation::None, Levels::default());
+        Self { residual: None, slopes: None, activation, scale: None, shift: None, levels }
     }
 }
 
@@ -236,6 +263,7 @@ pub(crate) struct Destination<T = f32> {
     slopes: *const f32,
     scale: *const f32,
     shift: *const f32,
+    levels: Levels,
 }
 
 impl<T: Element> Destination<T> {
@@ -262,6 +290,7 @@ impl<T: Element> Destination<T> {
             slopes: from_column(epilogue.slopes),
             scale: from_column(epilogue.scale),
             shift: from_column(epilogue.shift),
+            levels: epilogue.levels,
         }
     }
 
@@ -282,7 +311,7 @@ impl<T: Element> Destination<T> {
         sums: &[[S::F32; VECTORS]; ROWS],
     ) {
         let plain = self.slopes.is_null() && self.scale.is_null() && self.shift.is_null();
-        // SAFETY: promised by the caller; `spilled` holds what `Finish` reads.
+        // SAFETY: promised by the caller; `spilled` holds what `finish` reads.
         unsafe {
             match self.activation.limits().filter(|_| plain) {
                 Some(limits) if self.valid == VECTORS * S::LANES => {
@@ -296,8 +325,12 @@ impl<T: Element> Destination<T> {
                             spilled[i][j] = sums[i][j];
                         }
                     }
-                    let sums = spilled.as_mut_ptr().cast::<S::F32>();
-                    s.call(Finish { destination: self, sums, rows: ROWS, vectors: VECTORS });
+                    s.call(Finish {
+                        destination: self,
+                        sums: spilled.as_mut_ptr().cast::<S::F32>(),
+                        rows: ROWS,
+                        vectors: VECTORS,
+                    });
                 }
             }
         }
@@ -320,18 +353,63 @@ impl<T: Element> Destination<T> {
             unsafe {
                 let output = *self.outputs.add(i);
                 for (j, &sum) in row.iter().enumerate() {
-                    let offset = j * S::LANES;
-                    let left = self.valid.saturating_sub(offset);
-                    let mut sum = sum;
-                    if !self.residual.is_null() {
-                        let p = self.residual.add(output * self.residual_stride + offset);
-                        sum = s.add(sum, if FULL { T::load(s, p) } else { T::load_partial(s, p, left) });
-                    }
+                    let sum = self.with_residual::<S, FULL>(s, sum, output, j * S::LANES);
                     let value = s.min(high, s.max(low, sum));
-                    let p = self.out.add(output * self.out_stride + offset);
-                    if FULL { T::store(s, p, value) } else { T::store_partial(s, p, left, value) }
+                    self.keep::<S, FULL>(s, value, output, j * S::LANES);
                 }
             }
+        }
+    }
+
+    /// A sum with the residual of its row, from this column of the destination on.
+    ///
+    /// # Safety
+    /// As [`Destination::limit_and_store`], for this row of the output.
+    #[inline(always)]
+    unsafe fn with_residual<S: Simd, const FULL: bool>(
+        &self,
+        s: S,
+        sum: S::F32,
+        row: usize,
+        column: usize,
+    ) -> S::F32 {
+        let levels = self.levels;
+        let mut sum = sum;
+        if T::INTEGER
+            && let Some([low, high, step]) = levels.inner
+        {
+            let level = s.round(s.min(s.splat(high), s.max(s.splat(low), sum)));
+            sum = s.mul(level, s.splat(step));
+        }
+        if self.residual.is_null() {
+            return sum;
+        }
+        let left = self.valid.saturating_sub(column);
+        // SAFETY: promised by the caller.
+        let residual = unsafe {
+            let p = self.residual.add(row * self.residual_stride + column);
+            if FULL { T::load(s, p) } else { T::load_partial(s, p, left) }
+        };
+        if !T::INTEGER {
+            return s.add(sum, residual);
+        }
+        let residual = s.sub(residual, s.splat(levels.residual_zero));
+        s.add(sum, s.mul(residual, s.splat(levels.residual_step)))
+    }
+
+    /// Writes a finished vector to a row of the output, from this column of the destination on.
+    ///
+    /// # Safety
+    /// As [`Destination::limit_and_store`], for this row of the output.
+    #[inline(always)]
+    unsafe fn keep<S: Simd, const FULL: bool>(&self, s: S, value: S::F32, row: usize, column: usize) {
+        // Ties are between whole levels, whether the zero point is even or odd.
+        let value = if T::INTEGER { s.add(s.round(value), s.splat(self.levels.zero)) } else { value };
+        let left = self.valid.saturating_sub(column);
+        // SAFETY: promised by the caller.
+        unsafe {
+            let p = self.out.add(row * self.out_stride + column);
+            if FULL { T::store(s, p, value) } else { T::store_partial(s, p, left, value) }
         }
     }
 }

@@ -21,10 +21,10 @@ pub struct KernelInfo {
 }
 
 impl KernelInfo {
-    /// Whether this machine has the instructions for it. Those of `bf16` run without, but are not used then.
+    /// Whether this machine has the instructions for it. Those of `bf16` run without theirs, but are not used then.
     pub fn is_available(&self) -> bool {
         match self.element {
-            ElementType::F32 => self.isa.is_available(),
+            ElementType::F32 | ElementType::U8 => self.isa.is_available(),
             ElementType::Bf16 => self.isa.has_bf16(),
         }
     }

@@ -56,4 +56,4 @@ macro_rules! elements {
     };
 }
 
-elements!(f32 => F32, bf16 => Bf16);
+elements!(f32 => F32, bf16 => Bf16, u8 => U8);

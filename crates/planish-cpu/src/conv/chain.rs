@@ -307,6 +307,7 @@ mod tests {
     use super::super::tests::numbers;
     use super::super::{ConvAlgorithm, depthwise, indirect, pointwise};
     use super::*;
+    use crate::conv::Weights;
     use crate::element::ElementType;
     use crate::isa::Isa;
 
@@ -345,7 +346,7 @@ mod tests {
             let bias = numbers(problem.out_channels, i as u64 + 9);
             let out = problem.out_size().ok()?;
             (channels, size) = (problem.out_channels, [out[1], out[2]]);
-            let prepared = of_kind.prepare(&problem, isa, &weights, Some(&bias)).ok()?.into();
+            let prepared = of_kind.prepare(&problem, isa, Weights::new(&weights, Some(&bias))).ok()?.into();
             let activation = if i % 2 == 0 { Activation::Relu } else { Activation::HardSwish };
             stages.push(ChainStage { problem, prepared, activation });
         }
@@ -425,7 +426,8 @@ mod tests {
             stage.problem.element = ElementType::Bf16;
             let ChainStage { problem, prepared, .. } = stage;
             let weights = numbers(problem.weights_len(), 1);
-            *prepared = prepared.algorithm().prepare(problem, isa, &weights, None).unwrap().into();
+            *prepared =
+                prepared.algorithm().prepare(problem, isa, Weights::new(&weights, None)).unwrap().into();
         }
         assert!(Chain::new(short).is_err_and(|error| error.contains("bf16")));
     }

@@ -7,12 +7,14 @@
 //! Products of `bf16` take two numbers at a time. Pieces of an odd length are filled up with a zero, in the weights and in
 //! the copy that the lowering makes of such pieces.
 
-use super::{AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, WeightsKey};
+use super::{
+    AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, SumLevels, Weights, WeightsKey,
+};
 use crate::element::{ElementType, Factor};
 use crate::epilogue::Epilogue;
 use crate::for_element;
 use crate::isa::Isa;
-use crate::matmul::{BLOCK_ROWS, PackedMatrix, Product, RowSource, panel_width, tile_rows};
+use crate::matmul::{BLOCK_ROWS, PackedMatrix, Product, RowSource, SumScales, panel_width, tile_rows};
 use crate::rates::{LAST_LEVEL, Rate, SECOND_LEVEL, Work, weights_read};
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
@@ -51,6 +53,7 @@ impl<T: Factor> DenseCall<'_, T> {
             matrix: &self.weights.groups[group],
             first_column: group * self.problem.group_out(),
             bias: self.weights.bias.as_deref(),
+            scales: self.weights.scales.as_ref(),
             epilogue: self.epilogue,
         };
         debug_assert_eq!(product.check(source, &self.output), Ok(()));
@@ -62,9 +65,18 @@ impl<T: Factor> DenseCall<'_, T> {
 /// The weights of each group, packed, and the bias of all.
 pub(super) struct DenseWeights<T> {
     pub groups: Vec<PackedMatrix<T>>,
+    /// In the units of the sums, the bits of integers where sums are.
     pub bias: Option<Vec<f32>>,
-    /// Zeros to read in place of padding: as many as a group has input channels.
+    pub scales: Option<SumScales>,
+    /// What to read in place of padding: as many as a group has input channels.
     pub zeros: Vec<T>,
+}
+
+impl<T: Factor> DenseWeights<T> {
+    /// What padding is made of.
+    pub(super) fn zero(&self) -> T {
+        self.zeros.first().copied().unwrap_or_default()
+    }
 }
 
 /// A prepared convolution that is lowered to matrix products.
@@ -79,39 +91,75 @@ pub(super) fn prepare<L: Lowering>(
     lowering: L,
     problem: &ConvProblem,
     isa: Isa,
-    weights: &[f32],
-    bias: Option<&[f32]>,
+    weights: Weights<'_>,
 ) -> Result<Box<dyn PreparedConv>, String> {
     lowering.accepts(problem, isa)?;
-    problem.check_weights(weights, bias)?;
+    weights.check(problem)?;
     Ok(for_element!(problem.element, T => Box::new(Dense {
         lowering,
         key: lowering.weights_key(problem, isa),
-        weights: pack::<T>(problem, isa, lowering.piece_len(problem), weights, bias),
+        weights: pack::<T>(problem, isa, lowering.piece_len(problem), weights),
     })))
 }
 
-fn pack<T: Factor>(
-    problem: &ConvProblem,
-    isa: Isa,
-    piece: usize,
-    weights: &[f32],
-    bias: Option<&[f32]>,
-) -> DenseWeights<T> {
+fn pack<T: Factor>(problem: &ConvProblem, isa: Isa, piece: usize, weights: Weights<'_>) -> DenseWeights<T> {
     let (channels, columns, taps) = (problem.group_in(), problem.group_out(), problem.taps());
     let padded = piece.next_multiple_of(T::PER_WORD);
+    let integers = weights.levels.map(|levels| IntegerSums::of(problem, weights.values, levels));
+    let offsets = integers.as_ref().and_then(|integers| integers.scales.offsets.as_deref());
     let groups = (0..problem.groups)
         .map(|group| {
-            let weights = &weights[group * columns * channels * taps..];
+            let values = &weights.values[group * columns * channels * taps..];
             // Weights are [out][in][tap]; a row of the matrix is one input channel under one tap.
-            PackedMatrix::from_rows(isa, taps * channels / piece * padded, columns, weights, |k| {
+            let row = |k: usize| {
                 let row = k / padded * piece + k % padded;
                 let (tap, channel) = (row / channels, row % channels);
                 (k % padded < piece).then_some((channel * taps + tap, channels * taps))
+            };
+            PackedMatrix::from_values(isa, taps * channels / piece * padded, columns, row, |index, column| {
+                let offset = offsets.map_or(0, |offsets| offsets[group * columns + column]);
+                T::right(values[index] - offset as f32)
             })
         })
         .collect();
-    DenseWeights { groups, bias: bias.map(<[f32]>::to_vec), zeros: vec![T::default(); channels] }
+    let zero = weights.levels.map_or(T::default(), |levels| T::from_f32(f32::from(levels.input_zero)));
+    let zeros = vec![zero; channels];
+    match integers {
+        Some(IntegerSums { bias, scales }) => {
+            DenseWeights { groups, bias: Some(bias), scales: Some(scales), zeros }
+        }
+        None => DenseWeights { groups, bias: weights.bias.map(<[f32]>::to_vec), scales: None, zeros },
+    }
+}
+
+/// What is done to sums of products of levels.
+struct IntegerSums {
+    /// The bits of integers: the bias, less what the zero point of the input adds to every sum.
+    bias: Vec<f32>,
+    scales: SumScales,
+}
+
+impl IntegerSums {
+    fn of(problem: &ConvProblem, values: &[f32], levels: SumLevels<'_>) -> Self {
+        let sums = problem.channel_sums(values);
+        let each = problem.group_in() * problem.taps();
+        let offsets: Vec<i32> = values.chunks_exact(each).map(offset).collect();
+        let bias = sums.iter().enumerate().map(|(channel, &sum)| {
+            let own = levels.bias.map_or(0, |bias| bias[channel]);
+            let zero = sum.wrapping_mul(i32::from(levels.input_zero));
+            f32::from_bits(own.wrapping_sub(zero) as u32)
+        });
+        let bias = bias.collect();
+        let offsets = offsets.iter().any(|&offset| offset != 0).then_some(offsets);
+        IntegerSums { bias, scales: SumScales { scales: levels.scales.to_vec(), offsets } }
+    }
+}
+
+/// What weights that are differences of levels must be lessened by to fit an `i8`.
+fn offset(weights: &[f32]) -> i32 {
+    let (low, high) = weights.iter().fold((0f32, 0f32), |(low, high), &w| (low.min(w), high.max(w)));
+    let fits = low >= f32::from(i8::MIN) && high <= f32::from(i8::MAX);
+    if fits { 0 } else { low as i32 - i32::from(i8::MIN) }
 }
 
 impl<L: Lowering, T: ConvElement> PreparedConv for Dense<L, T> {

@@ -6,10 +6,14 @@
 //! shares each loaded weight.
 
 use super::dense::activations_streamed;
+use super::exact_sums::{self, ExactSums};
 use super::geometry::{Axis, valid_taps};
 use super::window::{Walk, Window};
-use super::{AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, WeightsKey};
-use crate::element::Element;
+use super::{
+    ALL_ELEMENTS, AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, Weights,
+    WeightsKey,
+};
+use crate::element::{Element, ElementType};
 use crate::epilogue::{Destination, Epilogue};
 use crate::for_element;
 use crate::isa::Isa;
@@ -28,12 +32,16 @@ impl ConvAlgorithm for Depthwise {
         "depthwise"
     }
 
+    fn elements(&self) -> &'static [ElementType] {
+        ALL_ELEMENTS
+    }
+
     fn accepts(&self, problem: &ConvProblem, _isa: Isa) -> Result<(), String> {
         problem.validate()?;
         if problem.group_in() != 1 || problem.group_out() != 1 {
             return Err("depthwise needs one input and one output channel in each group".to_owned());
         }
-        Ok(())
+        exact_sums::check(problem)
     }
 
     fn work(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> Work {
@@ -62,25 +70,25 @@ impl ConvAlgorithm for Depthwise {
         &self,
         problem: &ConvProblem,
         isa: Isa,
-        weights: &[f32],
-        bias: Option<&[f32]>,
+        weights: Weights<'_>,
     ) -> Result<Box<dyn PreparedConv>, String> {
         self.accepts(problem, isa)?;
-        problem.check_weights(weights, bias)?;
+        weights.check(problem)?;
         let (channels, taps) = (problem.out_channels, problem.taps());
         let padded = channels.next_multiple_of(isa.lanes());
         let mut packed = AlignedNumbers::zeros(taps * padded);
         for (tap, row) in packed.as_mut_slice().chunks_exact_mut(padded).enumerate() {
             for (channel, slot) in row[..channels].iter_mut().enumerate() {
-                *slot = weights[channel * taps + tap];
+                *slot = weights.values[channel * taps + tap];
             }
         }
         let mut padded_bias = AlignedNumbers::zeros(padded);
-        if let Some(bias) = bias {
+        if let Some(bias) = weights.bias {
             padded_bias.as_mut_slice()[..channels].copy_from_slice(bias);
         }
         let key = self.weights_key(problem, isa);
-        Ok(Box::new(PreparedDepthwise { key, weights: packed, bias: padded_bias }))
+        let levels = ExactSums::of(problem, isa.lanes(), &weights);
+        Ok(Box::new(PreparedDepthwise { key, weights: packed, bias: padded_bias, levels }))
     }
 }
 
@@ -96,6 +104,8 @@ struct PreparedDepthwise {
     key: WeightsKey,
     weights: AlignedNumbers,
     bias: AlignedNumbers,
+    /// Where the problem is on levels.
+    levels: Option<ExactSums>,
 }
 
 impl PreparedConv for PreparedDepthwise {
@@ -244,8 +254,24 @@ impl<T: Element, const PIXELS: usize, const WIDTH: usize, const STRIDE: usize>
         let left = output.channels() - channel;
         let mut sums = [[s.zero(); VECTORS]; PIXELS];
         for j in 0..VECTORS {
-            // SAFETY: the bias is padded to whole vectors.
-            let start = unsafe { s.load(bias.add(j * S::LANES)) };
+            let offset = j * S::LANES;
+            let start = match &prepared.levels {
+                Some(levels) if T::INTEGER => {
+                    if window.taps == prepared.key.kernel {
+                        levels.start(s, channel + offset)
+                    } else {
+                        let mut seen = s.zero();
+                        window.for_each_tap(prepared.key.kernel, |tap, _| {
+                            // SAFETY: weights are padded to whole vectors.
+                            seen =
+                                s.add(seen, unsafe { s.load(weights.wrapping_add(tap * padded + offset)) });
+                        });
+                        levels.start_of(s, seen)
+                    }
+                }
+                // SAFETY: the bias is padded to whole vectors.
+                _ => unsafe { s.load(bias.add(offset)) },
+            };
             for row in &mut sums {
                 row[j] = start;
             }
@@ -286,6 +312,15 @@ impl<T: Element, const PIXELS: usize, const WIDTH: usize, const STRIDE: usize>
                     }
                 }
             });
+        }
+        if let Some(levels) = &prepared.levels
+            && T::INTEGER
+        {
+            for row in &mut sums {
+                for (j, sum) in row.iter_mut().enumerate() {
+                    *sum = levels.finish(s, channel + j * S::LANES, *sum);
+                }
+            }
         }
         let valid = left.min(VECTORS * S::LANES);
         let destination = Destination::new(output, epilogue, channel, valid, window.outputs.as_ptr());

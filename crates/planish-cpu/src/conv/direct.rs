@@ -8,14 +8,13 @@
 
 use super::dense::{self, DenseCall, Lowering};
 use super::geometry::Pixel;
-use super::{ConvAlgorithm, ConvProblem, PreparedConv};
-use crate::element::Factor;
+use super::{ALL_ELEMENTS, ConvAlgorithm, ConvProblem, PreparedConv, Weights};
+use crate::element::{ElementType, Factor};
 use crate::for_element;
 use crate::isa::Isa;
 use crate::matmul::{MAX_TAPS, RowSource, RowTable, as_elements, panel_width};
 use crate::rates::{Rate, Work};
-use crate::threads::ThreadPool;
-use crate::view::{Rows, RowsMut};
+use crate::view::RowsMut;
 
 /// The algorithm.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +23,10 @@ pub(super) struct Direct;
 impl ConvAlgorithm for Direct {
     fn name(&self) -> &'static str {
         "direct"
+    }
+
+    fn elements(&self) -> &'static [ElementType] {
+        ALL_ELEMENTS
     }
 
     fn accepts(&self, problem: &ConvProblem, _isa: Isa) -> Result<(), String> {
@@ -59,10 +62,9 @@ impl ConvAlgorithm for Direct {
         &self,
         problem: &ConvProblem,
         isa: Isa,
-        weights: &[f32],
-        bias: Option<&[f32]>,
+        weights: Weights<'_>,
     ) -> Result<Box<dyn PreparedConv>, String> {
-        dense::prepare(*self, problem, isa, weights, bias)
+        dense::prepare(*self, problem, isa, weights)
     }
 }
 
@@ -117,7 +119,7 @@ impl Lowering for Direct {
         let workspace = as_elements(std::mem::take(&mut call.workspace));
         let line = Line::of::<T>(call.problem);
         let image = if call.problem.is_padded() || !call.input.is_dense() || line.apart {
-            pad(call.problem, call.pool, call.input, line, workspace);
+            pad(&call, line, workspace);
             workspace.as_ptr()
         } else {
             call.input.ptr()
@@ -129,23 +131,24 @@ impl Lowering for Direct {
     }
 }
 
-/// Copies the input into the middle of zeros.
-fn pad<T: Factor>(problem: &ConvProblem, pool: &ThreadPool, input: Rows<'_, T>, line: Line, image: &mut [T]) {
+/// Copies the input into the middle of padding.
+fn pad<T: Factor>(call: &DenseCall<'_, T>, line: Line, image: &mut [T]) {
+    let problem = call.problem;
     let size = padded_size(problem);
     let (lines, width) = (padded_lines(problem), size[2] * problem.in_channels);
     let Ok(image) = RowsMut::dense(&mut image[..lines * line.len], lines, line.len) else { return };
     // Enough lines a task that starting it costs nothing beside.
     let step = (16 * 1024 / line.len.max(1)).max(1);
-    pool.run(lines.div_ceil(step), &|task| {
+    call.pool.run(lines.div_ceil(step), &|task| {
         let mut whole = vec![T::default(); if line.apart { width } else { 0 }];
         for at in task * step..((task + 1) * step).min(lines) {
             // SAFETY: each line of the image is written by one task.
             let out = unsafe { std::slice::from_raw_parts_mut(image.ptr().add(at * line.len), line.len) };
             if !line.apart {
-                pad_line(problem, input, at, out);
+                pad_line(call, at, out);
                 continue;
             }
-            pad_line(problem, input, at, &mut whole);
+            pad_line(call, at, &mut whole);
             let numbers = Direct.piece_len(problem);
             for (x, piece) in out.chunks_exact_mut(line.piece).enumerate() {
                 let (piece, rest) = piece.split_at_mut(numbers);
@@ -156,13 +159,14 @@ fn pad<T: Factor>(problem: &ConvProblem, pool: &ThreadPool, input: Rows<'_, T>, 
     });
 }
 
-/// Copies the pixels of line `line` of the padded images, or zeros.
-fn pad_line<T: Factor>(problem: &ConvProblem, input: Rows<'_, T>, line: usize, out: &mut [T]) {
+/// Copies the pixels of line `line` of the padded images, or padding.
+fn pad_line<T: Factor>(call: &DenseCall<'_, T>, line: usize, out: &mut [T]) {
+    let (problem, input, zero) = (call.problem, call.input, call.weights.zero());
     let (size, first, channels) = (padded_size(problem), problem.pads_begin, problem.in_channels);
     let (z, y) = (line / size[1] % size[0], line % size[1]);
     let inside = |at: usize, axis: usize| (first[axis]..first[axis] + problem.in_size[axis]).contains(&at);
     if !inside(z, 0) || !inside(y, 1) {
-        out.fill(T::default());
+        out.fill(zero);
         return;
     }
     let image = line / (size[0] * size[1]);
@@ -170,8 +174,8 @@ fn pad_line<T: Factor>(problem: &ConvProblem, input: Rows<'_, T>, line: usize, o
         * problem.in_size[2];
     let (before, rest) = out.split_at_mut(first[2] * channels);
     let (middle, after) = rest.split_at_mut(problem.in_size[2] * channels);
-    before.fill(T::default());
-    after.fill(T::default());
+    before.fill(zero);
+    after.fill(zero);
     if input.is_dense() {
         // SAFETY: the pixels of a line follow each other without a gap, and all are inside the view.
         let line = unsafe { std::slice::from_raw_parts(input.ptr().add(row * channels), middle.len()) };

@@ -7,10 +7,14 @@
 //! each input are the case of one input channel a group.
 
 use super::dense::activations_streamed;
+use super::exact_sums::{self, ExactSums};
 use super::geometry::valid_taps;
 use super::window::{Walk, Window};
-use super::{AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, WeightsKey};
-use crate::element::Element;
+use super::{
+    ALL_ELEMENTS, AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, Weights,
+    WeightsKey,
+};
+use crate::element::{Element, ElementType};
 use crate::epilogue::{Destination, Epilogue};
 use crate::for_element;
 use crate::isa::Isa;
@@ -37,6 +41,10 @@ impl ConvAlgorithm for Grouped {
         "grouped"
     }
 
+    fn elements(&self) -> &'static [ElementType] {
+        ALL_ELEMENTS
+    }
+
     fn accepts(&self, problem: &ConvProblem, isa: Isa) -> Result<(), String> {
         problem.validate()?;
         if problem.groups == 1 {
@@ -49,7 +57,7 @@ impl ConvAlgorithm for Grouped {
                 "the groups of {lanes} output channels see more than {lanes} input channels"
             ));
         }
-        Ok(())
+        exact_sums::check(problem)
     }
 
     fn work(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> Work {
@@ -70,11 +78,10 @@ impl ConvAlgorithm for Grouped {
         &self,
         problem: &ConvProblem,
         isa: Isa,
-        weights: &[f32],
-        bias: Option<&[f32]>,
+        weights: Weights<'_>,
     ) -> Result<Box<dyn PreparedConv>, String> {
         self.accepts(problem, isa)?;
-        problem.check_weights(weights, bias)?;
+        weights.check(problem)?;
         let lanes = isa.lanes();
         let (group_in, group_out, taps) = (problem.group_in(), problem.group_out(), problem.taps());
         let blocks = problem.out_channels.div_ceil(lanes);
@@ -82,7 +89,7 @@ impl ConvAlgorithm for Grouped {
         let mut choices = vec![0u32; blocks * group_in * lanes];
         let mut inputs = Vec::with_capacity(blocks);
         let mut padded_bias = AlignedNumbers::zeros(blocks * lanes);
-        if let Some(bias) = bias {
+        if let Some(bias) = weights.bias {
             padded_bias.as_mut_slice()[..problem.out_channels].copy_from_slice(bias);
         }
         for block in 0..blocks {
@@ -95,13 +102,14 @@ impl ConvAlgorithm for Grouped {
                     choices[(block * group_in + c) * lanes + lane] = (input - first_input) as u32;
                     for tap in 0..taps {
                         packed.as_mut_slice()[((block * taps + tap) * group_in + c) * lanes + lane] =
-                            weights[(output * group_in + c) * taps + tap];
+                            weights.values[(output * group_in + c) * taps + tap];
                     }
                 }
             }
         }
         let key = self.weights_key(problem, isa);
-        Ok(Box::new(PreparedGrouped { key, weights: packed, choices, inputs, bias: padded_bias }))
+        let levels = ExactSums::of(problem, lanes, &weights);
+        Ok(Box::new(PreparedGrouped { key, weights: packed, choices, inputs, bias: padded_bias, levels }))
     }
 }
 
@@ -115,6 +123,8 @@ struct PreparedGrouped {
     /// The first input channel of each block.
     inputs: Vec<usize>,
     bias: AlignedNumbers,
+    /// Where the problem is on levels.
+    levels: Option<ExactSums>,
 }
 
 impl PreparedConv for PreparedGrouped {
@@ -234,8 +244,27 @@ impl<T: Element, const PIXELS: usize> TileOp<'_, T, PIXELS> {
         let weights = prepared.weights.as_slice()[block * taps * group_in * S::LANES..].as_ptr();
         let choices = prepared.choices[block * group_in * S::LANES..].as_ptr();
         let bias = prepared.bias.as_slice()[block * S::LANES..].as_ptr();
-        // SAFETY: the bias is padded to whole vectors.
-        let mut sums = [[unsafe { s.load(bias) }]; PIXELS];
+        let channel = block * S::LANES;
+        let start = match &prepared.levels {
+            Some(levels) if T::INTEGER => {
+                if window.taps == key.kernel {
+                    levels.start(s, channel)
+                } else {
+                    let mut seen = s.zero();
+                    window.for_each_tap(key.kernel, |tap, _| {
+                        for c in 0..group_in {
+                            // SAFETY: weights hold a vector for each channel of the group.
+                            seen =
+                                s.add(seen, unsafe { s.load(weights.add((tap * group_in + c) * S::LANES)) });
+                        }
+                    });
+                    levels.start_of(s, seen)
+                }
+            }
+            // SAFETY: the bias is padded to whole vectors.
+            _ => unsafe { s.load(bias) },
+        };
+        let mut sums = [[start]; PIXELS];
         window.for_each_tap(key.kernel, |tap, input| {
             let mut pixels = [s.zero(); PIXELS];
             for (i, pixel) in pixels.iter_mut().enumerate() {
@@ -257,7 +286,13 @@ impl<T: Element, const PIXELS: usize> TileOp<'_, T, PIXELS> {
                 }
             }
         });
-        let channel = block * S::LANES;
+        if let Some(levels) = &prepared.levels
+            && T::INTEGER
+        {
+            for sum in sums.iter_mut().flatten() {
+                *sum = levels.finish(s, channel, *sum);
+            }
+        }
         let valid = (output.channels() - channel).min(S::LANES);
         let destination = Destination::new(output, epilogue, channel, valid, window.outputs.as_ptr());
         // SAFETY: the window names `PIXELS` output rows, which no other window names.

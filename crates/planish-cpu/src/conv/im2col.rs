@@ -7,8 +7,8 @@
 
 use super::dense::{self, DenseCall, Lowering};
 use super::geometry::{Axis, Pixel};
-use super::{ConvAlgorithm, ConvProblem, PreparedConv};
-use crate::element::Factor;
+use super::{ALL_ELEMENTS, ConvAlgorithm, ConvProblem, PreparedConv, Weights};
+use crate::element::{ElementType, Factor};
 use crate::isa::Isa;
 use crate::matmul::{RowSource, RowTable, scratch_len};
 use crate::rates::{Rate, Work};
@@ -21,6 +21,10 @@ pub(super) struct Im2col;
 impl ConvAlgorithm for Im2col {
     fn name(&self) -> &'static str {
         "im2col"
+    }
+
+    fn elements(&self) -> &'static [ElementType] {
+        ALL_ELEMENTS
     }
 
     fn accepts(&self, problem: &ConvProblem, _isa: Isa) -> Result<(), String> {
@@ -40,10 +44,9 @@ impl ConvAlgorithm for Im2col {
         &self,
         problem: &ConvProblem,
         isa: Isa,
-        weights: &[f32],
-        bias: Option<&[f32]>,
+        weights: Weights<'_>,
     ) -> Result<Box<dyn PreparedConv>, String> {
-        dense::prepare(*self, problem, isa, weights, bias)
+        dense::prepare(*self, problem, isa, weights)
     }
 }
 
@@ -60,14 +63,15 @@ impl Lowering for Im2col {
     fn workspace_len<T: Factor>(self, problem: &ConvProblem, threads: usize) -> usize {
         // Only the shape of the input matters here, so a view of nothing stands for it.
         let input = Rows::<T>::dense(&[], 0, problem.group_in());
-        input.map_or(0, |input| scratch_len(&PatchRows::new(problem, input), threads))
+        input.map_or(0, |input| scratch_len(&PatchRows::new(problem, input, T::default()), threads))
     }
 
     fn lower<T: Factor>(self, mut call: DenseCall<'_, T>) {
         let scratch = std::mem::take(&mut call.workspace);
         let channels = call.problem.group_in();
         for group in 0..call.problem.groups {
-            let source = PatchRows::new(call.problem, call.input.columns(group * channels, channels));
+            let input = call.input.columns(group * channels, channels);
+            let source = PatchRows::new(call.problem, input, call.weights.zero());
             // SAFETY: the source names output row `r` for row `r`; `workspace_len` covers its scratch.
             unsafe { call.multiply(group, &source, scratch) };
         }
@@ -83,10 +87,12 @@ struct PatchRows<'a, T> {
     /// Numbers in a patch.
     depth: usize,
     joins: bool,
+    /// What padding is made of.
+    zero: T,
 }
 
 impl<'a, T: Factor> PatchRows<'a, T> {
-    fn new(problem: &'a ConvProblem, input: Rows<'a, T>) -> Self {
+    fn new(problem: &'a ConvProblem, input: Rows<'a, T>, zero: T) -> Self {
         Self {
             problem,
             out_size: problem.out_size().unwrap_or([1; 3]),
@@ -94,6 +100,7 @@ impl<'a, T: Factor> PatchRows<'a, T> {
             input,
             depth: problem.taps() * problem.group_in(),
             joins: joins_taps(problem) && input.is_dense(),
+            zero,
         }
     }
 
@@ -107,13 +114,13 @@ impl<'a, T: Factor> PatchRows<'a, T> {
             for ky in 0..height.kernel {
                 let Some(line) = lines.next() else { return };
                 let Some((z, y)) = z.zip(height.input(pixel.y, ky)) else {
-                    line.fill(T::default());
+                    line.fill(self.zero);
                     continue;
                 };
                 let first = ((pixel.image * depth.size + z) * height.size + y) * width.size;
                 let taps = width.valid_taps(pixel.x);
-                line[..taps.start * channels].fill(T::default());
-                line[taps.end * channels..].fill(T::default());
+                line[..taps.start * channels].fill(self.zero);
+                line[taps.end * channels..].fill(self.zero);
                 if taps.is_empty() {
                     continue;
                 }

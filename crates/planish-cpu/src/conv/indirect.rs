@@ -8,8 +8,8 @@
 
 use super::dense::{self, DenseCall, Lowering};
 use super::geometry::{Axis, Pixel};
-use super::{ConvAlgorithm, ConvProblem, PreparedConv};
-use crate::element::Factor;
+use super::{ALL_ELEMENTS, ConvAlgorithm, ConvProblem, PreparedConv, Weights};
+use crate::element::{ElementType, Factor};
 use crate::isa::Isa;
 use crate::matmul::{MAX_TAPS, RowSource, RowTable, panel_width};
 use crate::rates::{Rate, Work};
@@ -24,13 +24,21 @@ impl ConvAlgorithm for Indirect {
         "indirect"
     }
 
+    fn elements(&self) -> &'static [ElementType] {
+        ALL_ELEMENTS
+    }
+
     fn accepts(&self, problem: &ConvProblem, _isa: Isa) -> Result<(), String> {
         problem.validate()?;
         if problem.taps() > MAX_TAPS {
             return Err(format!("{} taps are more than the table holds ({MAX_TAPS})", problem.taps()));
         }
         if !problem.group_in().is_multiple_of(problem.element.per_word()) {
-            return Err(format!("indirect needs an even number of channels of {}", problem.element));
+            return Err(format!(
+                "indirect needs whole words of 32 bits of channels, not {} of {}",
+                problem.group_in(),
+                problem.element
+            ));
         }
         Ok(())
     }
@@ -49,10 +57,9 @@ impl ConvAlgorithm for Indirect {
         &self,
         problem: &ConvProblem,
         isa: Isa,
-        weights: &[f32],
-        bias: Option<&[f32]>,
+        weights: Weights<'_>,
     ) -> Result<Box<dyn PreparedConv>, String> {
-        dense::prepare(*self, problem, isa, weights, bias)
+        dense::prepare(*self, problem, isa, weights)
     }
 }
 

@@ -14,6 +14,7 @@ mod chain;
 mod dense;
 mod depthwise;
 mod direct;
+mod exact_sums;
 mod fft;
 mod geometry;
 mod grouped;
@@ -24,9 +25,12 @@ mod problem;
 pub mod reference;
 mod strassen;
 mod transposed;
+mod weights;
 mod window;
 mod winograd;
 
+#[cfg(test)]
+mod level_tests;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +38,7 @@ pub use call::{AnyCall, ConvCall, ConvElement};
 pub use chain::{Chain, ChainStage};
 pub use problem::ConvProblem;
 pub use transposed::{PreparedTransposed, TransposedProblem};
+pub use weights::{SumLevels, Weights};
 
 use self::problem::check_workspace;
 use crate::element::ElementType;
@@ -67,6 +72,12 @@ impl WeightsKey {
     }
 }
 
+/// What algorithms take that scale or transform what they read.
+const FLOATS: &[ElementType] = &[ElementType::F32, ElementType::Bf16];
+
+/// What algorithms take that add up products as they are.
+const ALL_ELEMENTS: &[ElementType] = &[ElementType::F32, ElementType::Bf16, ElementType::U8];
+
 /// A way to compute a convolution.
 pub trait ConvAlgorithm: Sync {
     /// The name in reports.
@@ -74,7 +85,7 @@ pub trait ConvAlgorithm: Sync {
 
     /// What tensors it can take and give: problems on others are refused.
     fn elements(&self) -> &'static [ElementType] {
-        &[ElementType::F32, ElementType::Bf16]
+        FLOATS
     }
 
     /// Whether it can compute this problem, or why not. Refuses problems that are not valid.
@@ -96,14 +107,13 @@ pub trait ConvAlgorithm: Sync {
         WeightsKey::new(self.name(), problem, isa)
     }
 
-    /// Packs weights (O×(I/groups)×D×H×W) and bias (O numbers). The result serves every problem this
-    /// algorithm accepts that has the same [`WeightsKey`], whatever its batch and size.
+    /// Packs weights and bias. The result serves every problem this algorithm accepts that has the same [`WeightsKey`],
+    /// whatever its batch and size.
     fn prepare(
         &self,
         problem: &ConvProblem,
         isa: Isa,
-        weights: &[f32],
-        bias: Option<&[f32]>,
+        weights: Weights<'_>,
     ) -> Result<Box<dyn PreparedConv>, String>;
 }
 

@@ -4,8 +4,8 @@
 //! the arithmetic of ResNet-50 and nearly all of MobileNet's is this.
 
 use super::dense::{self, DenseCall, Lowering};
-use super::{ConvAlgorithm, ConvProblem, PreparedConv};
-use crate::element::Factor;
+use super::{ALL_ELEMENTS, ConvAlgorithm, ConvProblem, PreparedConv, Weights};
+use crate::element::{ElementType, Factor};
 use crate::isa::Isa;
 use crate::matmul::{PlainRows, scratch_len};
 use crate::rates::Work;
@@ -17,6 +17,10 @@ pub(super) struct Pointwise;
 impl ConvAlgorithm for Pointwise {
     fn name(&self) -> &'static str {
         "pointwise"
+    }
+
+    fn elements(&self) -> &'static [ElementType] {
+        ALL_ELEMENTS
     }
 
     fn accepts(&self, problem: &ConvProblem, _isa: Isa) -> Result<(), String> {
@@ -35,10 +39,9 @@ impl ConvAlgorithm for Pointwise {
         &self,
         problem: &ConvProblem,
         isa: Isa,
-        weights: &[f32],
-        bias: Option<&[f32]>,
+        weights: Weights<'_>,
     ) -> Result<Box<dyn PreparedConv>, String> {
-        dense::prepare(*self, problem, isa, weights, bias)
+        dense::prepare(*self, problem, isa, weights)
     }
 }
 

@@ -1,8 +1,12 @@
 //! What a convolution computes, apart from its numbers.
 
+use super::ConvAlgorithm;
 use crate::element::ElementType;
 use crate::epilogue::Epilogue;
 use crate::view::{Rows, RowsMut};
+
+/// The most products of a `u8` and an `i8` whose sum is sure to fit an `i32`.
+const MOST_LEVEL_PRODUCTS: usize = (i32::MAX / (255 * 128)) as usize;
 
 /// The shape of a convolution. All triples are depth, height, width; a two-dimensional problem has a depth of
 /// one everywhere.
@@ -97,6 +101,10 @@ impl ConvProblem {
             return Err(format!("{groups} groups do not divide {in_channels} → {out_channels} channels"));
         }
         let out = self.out_size()?;
+        let products = self.taps().saturating_mul(self.group_in());
+        if self.element == ElementType::U8 && products > MOST_LEVEL_PRODUCTS {
+            return Err(format!("{products} products of levels may overflow a sum of 32 bits"));
+        }
         let mut padded = [0; 3];
         for (axis, size) in padded.iter_mut().enumerate() {
             *size = self.padded_size(axis).ok_or("the padded input is too large")?;
@@ -170,19 +178,19 @@ impl ConvProblem {
         Ok([kernel[1], kernel[2]])
     }
 
-    /// Refuses weights and biases of other lengths than the problem's.
-    pub(super) fn check_weights(&self, weights: &[f32], bias: Option<&[f32]>) -> Result<(), String> {
-        if weights.len() != self.weights_len() {
-            return Err(format!("{} weights for a convolution of {}", weights.len(), self.weights_len()));
+    /// Refuses problems on elements that an algorithm does not take.
+    pub(super) fn check_element(&self, algorithm: &dyn ConvAlgorithm) -> Result<(), String> {
+        if algorithm.elements().contains(&self.element) {
+            return Ok(());
         }
-        check_bias(bias, self.out_channels)
+        Err(format!("{} does not compute on {}", algorithm.name(), self.element))
     }
 
-    /// Refuses problems that keep anything but `f32`, for algorithms that have no use for it.
-    pub(super) fn check_f32(&self, algorithm: &str) -> Result<(), String> {
+    /// Refuses problems on anything but `f32`, for what is no algorithm of its own.
+    pub(super) fn check_f32(&self, what: &str) -> Result<(), String> {
         match self.element {
             ElementType::F32 => Ok(()),
-            other => Err(format!("{algorithm} computes on f32, not {other}")),
+            other => Err(format!("{what} computes on f32, not {other}")),
         }
     }
 
@@ -197,14 +205,6 @@ impl ConvProblem {
         let (rows, channels) = (self.out_rows(), self.out_channels);
         check_shape("output", output.rows(), output.channels(), rows, channels)?;
         epilogue.check(rows, channels)
-    }
-}
-
-/// Refuses a bias of another length.
-pub(super) fn check_bias(bias: Option<&[f32]>, channels: usize) -> Result<(), String> {
-    match bias {
-        Some(bias) if bias.len() != channels => Err(format!("{} biases for {channels} channels", bias.len())),
-        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a convolution is, in plain loops: the oracle of the tests of every algorithm.
 
-use super::ConvProblem;
+use super::{ConvProblem, Weights};
 
 /// The sums of a convolution in double precision, with what is needed to judge an error.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ pub fn convolve_at(
     elements: impl IntoIterator<Item = usize>,
 ) -> Result<Reference, String> {
     problem.validate()?;
-    problem.check_weights(weights, bias)?;
+    Weights::new(weights, bias).check(problem)?;
     let out = problem.out_size()?;
     if input.len() != problem.in_rows() * problem.in_channels {
         return Err(format!("an input of {} numbers", input.len()));

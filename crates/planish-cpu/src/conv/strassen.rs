@@ -22,7 +22,8 @@
 use super::dense;
 use super::indirect::IndirectRows;
 use super::{
-    AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, WeightsKey, plain_error,
+    AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, Weights, WeightsKey,
+    plain_error,
 };
 use crate::element::ElementType;
 use crate::isa::Isa;
@@ -48,7 +49,7 @@ impl ConvAlgorithm for Strassen {
 
     fn accepts(&self, problem: &ConvProblem, isa: Isa) -> Result<(), String> {
         problem.validate()?;
-        problem.check_f32("Strassen's algorithm")?;
+        problem.check_element(self)?;
         if problem.groups != 1 || !problem.in_channels.is_multiple_of(2) {
             return Err(
                 "Strassen's algorithm needs one group and an even number of input channels".to_owned()
@@ -97,21 +98,21 @@ impl ConvAlgorithm for Strassen {
         &self,
         problem: &ConvProblem,
         isa: Isa,
-        weights: &[f32],
-        bias: Option<&[f32]>,
+        weights: Weights<'_>,
     ) -> Result<Box<dyn PreparedConv>, String> {
         self.accepts(problem, isa)?;
-        problem.check_weights(weights, bias)?;
+        weights.check(problem)?;
         let (channels, taps) = (problem.in_channels, problem.taps());
         let half = channels / 2;
         // Weights are [out][in][tap]; row `k` of a half is an input channel of that half under a tap.
         let row = |k: usize, first: usize| ((first + k % half) * taps + k / half, channels * taps);
         let (depth, columns) = (taps * half, problem.out_channels);
-        let matrix = StrassenMatrix::new(isa, depth, columns, weights, |k| row(k, 0), |k| row(k, half));
+        let matrix =
+            StrassenMatrix::new(isa, depth, columns, weights.values, |k| row(k, 0), |k| row(k, half));
         Ok(Box::new(Prepared {
             key: self.weights_key(problem, isa),
             matrix: matrix.ok_or("Strassen's algorithm needs output channels for two vectors")?,
-            bias: bias.map(<[f32]>::to_vec),
+            bias: weights.bias.map(<[f32]>::to_vec),
             zeros: vec![0.0; channels],
         }))
     }
@@ -206,7 +207,7 @@ mod tests {
     }
 
     fn compute(problem: &ConvProblem, isa: Isa, input: &[f32], weights: &[f32]) -> Vec<f32> {
-        let prepared = Strassen.prepare(problem, isa, weights, None).unwrap();
+        let prepared = Strassen.prepare(problem, isa, Weights::new(weights, None)).unwrap();
         let mut workspace = vec![f32::NAN; prepared.workspace_len(problem, 1)];
         let mut out = vec![f32::NAN; problem.out_rows() * problem.out_channels];
         let call = ConvCall {

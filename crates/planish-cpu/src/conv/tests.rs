@@ -7,7 +7,7 @@ use super::*;
 use crate::element::{Element, bf16};
 use crate::epilogue::exact::ACTIVATIONS;
 use crate::epilogue::{Activation, Epilogue};
-use crate::for_element;
+use crate::for_float;
 use crate::rates::Rates;
 use crate::view::{Rows, RowsMut};
 
@@ -39,7 +39,7 @@ fn channels() -> impl Strategy<Value = (usize, usize, usize)> {
     ]
 }
 
-fn problem() -> impl Strategy<Value = ConvProblem> {
+pub(super) fn problem() -> impl Strategy<Value = ConvProblem> {
     let axis = || (1usize..12, 1usize..5, 1usize..4, 1usize..3, 0usize..3, 0usize..3);
     let thin = prop_oneof![4 => Just((1usize, 1usize, 1usize, 1usize, 0usize, 0usize)), 1 => axis()];
     let pointwise = prop_oneof![3 => Just(false), 1 => Just(true)];
@@ -145,7 +145,8 @@ impl Case {
         let residual: Option<Vec<T>> = self.residual.as_ref().map(|r| elements(r));
         let residual = residual.as_ref().map(|r| Rows::dense(r, self.rows, self.channels).unwrap());
         let [slopes, scale, shift] = self.channelwise.each_ref().map(|numbers| numbers.as_deref());
-        let epilogue = Epilogue { residual, slopes, activation: self.setting.activation, scale, shift };
+        let activation = self.setting.activation;
+        let epilogue = Epilogue { residual, slopes, activation, scale, shift, ..Epilogue::default() };
         compute(epilogue, RowsMut::new(&mut out, self.rows, self.channels, stride).unwrap());
         let out: Vec<f32> = out.into_iter().map(T::to_f32).collect();
         for (i, &got) in out.iter().enumerate() {
@@ -228,20 +229,20 @@ pub(super) fn run_case(
     threads: &[usize],
 ) -> Result<(), TestCaseError> {
     let what = format!("{} on {isa}", algorithm.name());
-    let prepared = algorithm.prepare(problem, isa, weights, case.bias.as_deref()).unwrap();
+    let prepared = algorithm.prepare(problem, isa, Weights::new(weights, case.bias.as_deref())).unwrap();
     let mut results = Vec::new();
     for &threads in threads {
         let pool = ThreadPool::new(threads);
         let mut workspace = vec![f32::NAN; prepared.workspace_len(problem, threads)];
         let (rows, channels) = (problem.in_rows(), problem.in_channels);
-        let out = for_element!(problem.element, T => {
+        let out = for_float!(problem.element, T => {
             let input: Vec<T> = elements(&case.input);
             let input = Rows::new(&input, rows, channels, channels + case.setting.input_gap).unwrap();
             case.check::<T>(&what, |epilogue, output| {
                 let workspace = &mut workspace;
                 prepared.run(problem, &pool, ConvCall { input, epilogue, output, workspace }).unwrap();
             })?
-        });
+        }, else unreachable!("levels have tests of their own"));
         results.push(out.into_iter().map(f32::to_bits).collect::<Vec<_>>());
     }
     for result in &results {
@@ -347,7 +348,8 @@ fn transposed_case(problem: &TransposedProblem, setting: Setting) -> (Case, Vec<
 fn prepared_weights_serve_other_sizes_but_not_other_shapes() {
     let problem = ConvProblem::new_2d(1, 5, 7, [6, 6], [3, 3]);
     let weights = numbers(problem.weights_len(), 1);
-    let prepared = indirect::Indirect.prepare(&problem, Isa::current(), &weights, None).unwrap();
+    let prepared =
+        indirect::Indirect.prepare(&problem, Isa::current(), Weights::new(&weights, None)).unwrap();
     let larger = ConvProblem { batch: 2, in_size: [1, 9, 8], ..problem.clone() };
     let other = ConvProblem { in_channels: 6, ..problem.clone() };
     let shorter = ConvProblem { element: ElementType::Bf16, ..problem };
@@ -374,8 +376,9 @@ fn wrong_lengths_are_errors() {
     for algorithm in algorithms() {
         let isa = Isa::current();
         if algorithm.accepts(&problem, isa).is_ok() {
-            assert!(algorithm.prepare(&problem, isa, &[0.0; 5], None).is_err());
-            assert!(algorithm.prepare(&problem, isa, &[0.0; 144], Some(&[0.0; 3])).is_err());
+            assert!(algorithm.prepare(&problem, isa, Weights::new(&[0.0; 5], None)).is_err());
+            let wrong = Weights::new(&[0.0; 144], Some(&[0.0; 3]));
+            assert!(algorithm.prepare(&problem, isa, wrong).is_err());
         }
     }
 }

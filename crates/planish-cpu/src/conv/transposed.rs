@@ -6,7 +6,8 @@
 //! view is Shi et al.'s, arXiv 1609.07009). Each phase is one indirect matrix product that writes its own
 //! pixels: no zeros are multiplied, and no result is added to from two sides.
 
-use super::problem::{check_bias, check_shape};
+use super::problem::check_shape;
+use super::weights::check_channels;
 use super::{ConvProblem, WeightsKey, check_key};
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
@@ -133,7 +134,7 @@ impl PreparedTransposed {
         if weights.len() != shape.weights_len() {
             return Err(format!("{} weights for a convolution of {}", weights.len(), shape.weights_len()));
         }
-        check_bias(bias, shape.out_channels)?;
+        check_channels("biases", bias, shape.out_channels)?;
         let (group_in, group_out) = (shape.group_in(), shape.group_out());
         let mut phases = Vec::new();
         for z in 0..shape.stride[0] {
@@ -198,6 +199,7 @@ impl PreparedTransposed {
                     matrix,
                     first_column: group * shape.group_out(),
                     bias: self.bias.as_deref(),
+                    scales: None,
                     epilogue,
                 };
                 product.check(&source, &output)?;

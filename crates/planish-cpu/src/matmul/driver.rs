@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 
 use super::pack::{PackedMatrix, panel_width};
 use super::row;
-use super::tile::{self, Stage, Tile};
+use super::tile::{self, Scaling, Stage, Tile};
 use crate::element::{Element, Factor};
 use crate::epilogue::{Destination, Epilogue};
 use crate::isa::Isa;
@@ -109,14 +109,24 @@ fn worth(rows: usize, depth: usize, columns: usize) -> usize {
     (arithmetic.max(fetch) / LEAST_CYCLES).max(1)
 }
 
+/// What the integer sums of each column of an output stand for: `(sum + row sum · offset) · scale`.
+pub(crate) struct SumScales {
+    /// One unit of the sum.
+    pub scales: Vec<f32>,
+    /// What all weights of a column were lessened by to fit a byte, where any were.
+    pub offsets: Option<Vec<i32>>,
+}
+
 /// A right operand with what follows the product, whose result is kept in another element where `O` is one.
 pub(crate) struct Product<'a, T = f32, O = T> {
     /// The right operand.
     pub matrix: &'a PackedMatrix<T>,
     /// Where the columns of the result start in the output, the bias and the residual.
     pub first_column: usize,
-    /// As many numbers as the output has columns.
+    /// As many sums as the output has columns: the bits of integers where sums are.
     pub bias: Option<&'a [f32]>,
+    /// How sums become numbers where they are integers, and only there.
+    pub scales: Option<&'a SumScales>,
     /// What follows the sums.
     pub epilogue: Epilogue<'a, O>,
 }
@@ -142,6 +152,15 @@ impl<T: Factor, O: Element> Product<'_, T, O> {
             && bias.len() != out.channels()
         {
             return Err(format!("{} biases for {} columns", bias.len(), out.channels()));
+        }
+        let scales =
+            self.scales.map(|s| (s.scales.len(), s.offsets.as_ref().map_or(s.scales.len(), Vec::len)));
+        if scales != T::INTEGER.then_some((out.channels(), out.channels())) {
+            return Err(format!(
+                "{scales:?} scales and offsets for {} columns of {}",
+                out.channels(),
+                T::TYPE
+            ));
         }
         self.epilogue.check(out.rows(), out.channels())
     }
@@ -197,6 +216,17 @@ impl<T: Factor, O: Element> Product<'_, T, O> {
     }
 }
 
+/// The sum of so many bytes.
+///
+/// # Safety
+/// They are readable.
+#[inline(always)]
+unsafe fn sum_of_bytes(start: *const u8, len: usize) -> i32 {
+    // SAFETY: promised by the caller.
+    let bytes = unsafe { std::slice::from_raw_parts(start, len) };
+    bytes.iter().map(|&byte| i32::from(byte)).sum()
+}
+
 /// Words seen as elements.
 pub(crate) fn as_elements<T: Element>(words: &mut [f32]) -> &mut [T] {
     // SAFETY: the same memory; every pattern is an element and a word, and an element is aligned no more than a word.
@@ -248,7 +278,7 @@ impl<T: Factor, O: Element, R: RowSource<T>> SimdOp for Block<'_, T, O, R> {
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
         let Block { product, source, out, tiles, tiles_of_block, panels_of_run, scratch } = self;
-        let &Product { matrix, first_column, bias, epilogue } = product;
+        let &Product { matrix, first_column, bias, scales, epilogue } = product;
         let start_of = |tile: usize| (tile as u128 * source.rows() as u128 / tiles as u128) as usize;
         let start = start_of(tiles_of_block.start);
         let count = start_of(tiles_of_block.end) - start;
@@ -266,6 +296,26 @@ impl<T: Factor, O: Element, R: RowSource<T>> SimdOp for Block<'_, T, O, R> {
             panel: panel.as_ptr(),
             kept: std::ptr::null_mut(),
         };
+        let mut row_sums = [0; BLOCK_ROWS];
+        if scales.is_some_and(|s| s.offsets.is_some()) {
+            for (row, sum) in row_sums.iter_mut().enumerate().take(count) {
+                for tap in 0..source.taps() {
+                    // SAFETY: the source filled the table for `count` rows, each address with one that is readable for
+                    // a piece; only products of bytes have scales, so that an element is one.
+                    *sum += unsafe {
+                        sum_of_bytes(addresses[tap * count + row].assume_init().cast(), source.tap_len())
+                    };
+                }
+            }
+        }
+        let scaling = |first: usize, column: usize| match scales {
+            None => Scaling::NONE,
+            Some(SumScales { scales, offsets }) => Scaling {
+                scales: scales[column..].as_ptr(),
+                offsets: offsets.as_ref().map_or(std::ptr::null(), |offsets| offsets[column..].as_ptr()),
+                row_sums: row_sums[first..].as_ptr(),
+            },
+        };
         let bias_of = |column: usize| bias.map_or(std::ptr::null(), |bias| bias[column..].as_ptr());
         let destination = |first: usize, column: usize, columns: usize| {
             Destination::new(out, &epilogue, column, columns, outputs[first..].as_ptr())
@@ -278,7 +328,10 @@ impl<T: Factor, O: Element, R: RowSource<T>> SimdOp for Block<'_, T, O, R> {
                 let (stage, column) = (stage(0, matrix.panels_from(panel)), first_column + column);
                 let to = destination(0, column, together);
                 // SAFETY: as below; the panels that follow are whole, and of this task.
-                unsafe { row::compute(s, &stage, bias_of(column), &to, matrix.panel(panel).len()) };
+                unsafe {
+                    let (bias, scaling) = (bias_of(column), scaling(0, column));
+                    row::compute(s, &stage, bias, &scaling, &to, matrix.panel(panel).len());
+                }
                 panels.start += row::STREAMS - 1;
                 continue;
             }
@@ -290,6 +343,7 @@ impl<T: Factor, O: Element, R: RowSource<T>> SimdOp for Block<'_, T, O, R> {
                     stages: &[stage(first, matrix.panel(panel))],
                     bias: bias_of(column),
                     bias_stage: 0,
+                    scaling: scaling(first, column),
                     destination: destination(first, column, valid),
                 };
                 // SAFETY: the table and the output rows were filled for `count` rows by a source that promises

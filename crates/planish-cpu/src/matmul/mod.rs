@@ -19,7 +19,7 @@ mod tile;
 mod tests;
 
 pub(crate) use driver::{
-    BLOCK_ROWS, MAX_TAPS, Product, RowSource, RowTable, SharedScratch, as_elements, scratch_len,
+    BLOCK_ROWS, MAX_TAPS, Product, RowSource, RowTable, SharedScratch, SumScales, as_elements, scratch_len,
 };
 pub use pack::PackedMatrix;
 pub(crate) use pack::{AlignedNumbers, panel_width};
@@ -52,7 +52,7 @@ pub fn matmul<T: Factor, O: Element>(
     if a.channels().next_multiple_of(T::PER_WORD) != b.rows() {
         return Err(format!("the left operand has {} columns, the right {} rows", a.channels(), b.rows()));
     }
-    let product = Product { matrix: b, first_column: 0, bias, epilogue };
+    let product = Product { matrix: b, first_column: 0, bias, scales: None, epilogue };
     let source = PlainRows::new(a, b.columns());
     product.check(&source, &out)?;
     if out.rows() != a.rows() {

@@ -56,7 +56,8 @@ impl AlignedNumbers {
 /// A K×N matrix of `f32` or another [`Factor`], packed for one instruction set.
 ///
 /// Columns are cut into panels of two vectors of words; a panel holds its columns word by word: `[K / e][panel
-/// width][e]` with `e` elements in a word, which is one of `f32` and two of `bf16`. K is a whole number of words. A last
+/// width][e]` with `e` elements in a word, which is one of `f32`, two of `bf16` and four of `u8` (whose right operand are
+/// `i8`, kept as the bits of `u8`). K is a whole number of words. A last
 /// panel of at most one vector of columns is one vector wide; missing columns are zero.
 #[derive(Clone, Debug)]
 pub struct PackedMatrix<T = f32> {
@@ -94,6 +95,17 @@ impl<T: Factor> PackedMatrix<T> {
         source: &[f32],
         row: impl Fn(usize) -> Option<(usize, usize)>,
     ) -> Self {
+        Self::from_values(isa, rows, columns, row, |index, _| T::from_f32(source[index]))
+    }
+
+    /// [`PackedMatrix::from_rows`] of elements that `value` makes, from where they come from and for which column.
+    pub(crate) fn from_values(
+        isa: Isa,
+        rows: usize,
+        columns: usize,
+        row: impl Fn(usize) -> Option<(usize, usize)>,
+        value: impl Fn(usize, usize) -> T,
+    ) -> Self {
         Self::from_panels(isa, rows, columns, |columns, data| {
             let width = columns.len().next_multiple_of(isa.lanes());
             for (word, slots) in data.chunks_exact_mut(width * T::PER_WORD).enumerate() {
@@ -102,7 +114,7 @@ impl<T: Factor> PackedMatrix<T> {
                     let Some((start, step)) = (k < rows).then(|| row(k)).flatten() else { continue };
                     let slots = slots[part..].iter_mut().step_by(T::PER_WORD);
                     for (column, slot) in columns.clone().zip(slots) {
-                        *slot = T::from_f32(source[start + column * step]);
+                        *slot = value(start + column * step, column);
                     }
                 }
             }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::pack::PackedMatrix;
-use super::tile::{self, Stage, Tile};
+use super::tile::{self, Scaling, Stage, Tile};
 use crate::element::Factor;
 use crate::epilogue::{Destination, Epilogue};
 use crate::simd::Simd;
@@ -87,6 +87,7 @@ impl<T: Factor> Piece<'_, T> {
                     stages: &[stage],
                     bias: std::ptr::null(),
                     bias_stage: 0,
+                    scaling: Scaling::NONE,
                     destination: if run == 0 { whole } else { whole.accumulating() },
                 };
                 // SAFETY: the addresses are those of `to - from` rows from word `start` on, which the

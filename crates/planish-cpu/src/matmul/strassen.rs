@@ -29,7 +29,7 @@ use std::ops::Range;
 
 use super::driver::{RowSource, RowTable, SharedScratch, TABLE_LEN};
 use super::pack::PackedMatrix;
-use super::tile::{self, Stage, Tile};
+use super::tile::{self, Scaling, Stage, Tile};
 use crate::epilogue::{Destination, Epilogue};
 use crate::isa::Isa;
 use crate::simd::{Simd, SimdOp, dispatch, prefetch};
@@ -436,7 +436,8 @@ impl Pair {
             let bias = bias.map_or(std::ptr::null(), |bias| bias[column..].as_ptr());
             let rows = self.outputs.wrapping_add(rows);
             let destination = Destination::new(out, &epilogue, column, valid, rows);
-            let tile = Tile { stages, bias, bias_stage: stages.len() - 1, destination };
+            let tile =
+                Tile { stages, bias, bias_stage: stages.len() - 1, scaling: Scaling::NONE, destination };
             // SAFETY: promised by the caller; a panel holds `depth` rows for each product; the sums that wait have
             // room for a tile each, and are kept before they are added.
             unsafe { tile::compute(s, &tile, height, width) };

@@ -3,7 +3,8 @@
 //! A tile is up to [`max_rows`] rows times one panel. For every step of K it loads one row of the panel (one or
 //! two vectors) and for every row of the tile broadcasts one word of the left operand into multiply-adds:
 //! with 14×2 accumulators of AVX-512 that is 28 multiply-adds for 16 loads, so the arithmetic units are the
-//! limit on every machine. A word is one `f32` or two `bf16`: the loop is the same, see [`Factor`].
+//! limit on every machine. A word is one `f32`, two `bf16` or four `u8`: the loop is the same, see
+//! [`Factor`].
 
 use crate::element::{Element, Factor};
 use crate::epilogue::Destination;
@@ -27,12 +28,66 @@ const AHEAD: usize = 1024;
 pub(super) struct Tile<'a, T, O> {
     /// The products that are added up, one after the other.
     pub stages: &'a [Stage<T>],
-    /// One number for each column that exists, null where there is none.
+    /// One sum for each column that exists, null where there is none.
     pub bias: *const f32,
     /// The stage before which the bias is added.
     pub bias_stage: usize,
+    /// How sums become numbers, where they are integers.
+    pub scaling: Scaling,
     /// Where the result goes, and the columns of the panel that exist.
     pub destination: Destination<O>,
+}
+
+/// How integer sums become numbers: `(sum + row sum · offset) · scale`.
+#[derive(Clone, Copy)]
+pub(super) struct Scaling {
+    /// What one unit of the sum is, for each column that exists.
+    pub scales: *const f32,
+    /// For each column that exists, an integer that all of its weights were lessened by to fit a byte; null where none
+    /// were.
+    pub offsets: *const i32,
+    /// The sum of each row of the left operand, where there are offsets.
+    pub row_sums: *const i32,
+}
+
+impl Scaling {
+    /// That of products of floating-point numbers, whose sums are numbers.
+    pub(super) const NONE: Scaling =
+        Scaling { scales: std::ptr::null(), offsets: std::ptr::null(), row_sums: std::ptr::null() };
+
+    /// Makes numbers of sums of `T`.
+    ///
+    /// # Safety
+    /// For integers, `valid` columns are readable from each address that is not null, and `ROWS` row sums.
+    #[inline(always)]
+    pub(super) unsafe fn apply<T: Factor, S: Simd, const ROWS: usize, const VECTORS: usize>(
+        &self,
+        s: S,
+        valid: usize,
+        sums: &mut [[S::F32; VECTORS]; ROWS],
+    ) {
+        if !T::INTEGER {
+            return;
+        }
+        for j in 0..VECTORS {
+            let first = j * S::LANES;
+            let left = valid.saturating_sub(first);
+            // SAFETY: promised by the caller; integers are moved as the bits they are.
+            unsafe {
+                if !self.offsets.is_null() {
+                    let offset = s.load_partial(self.offsets.add(first).cast(), left);
+                    for (i, row) in sums.iter_mut().enumerate() {
+                        let row_sum = s.splat_bits(*self.row_sums.add(i) as u32);
+                        row[j] = s.add_i32(row[j], s.mul_i32(row_sum, offset));
+                    }
+                }
+                let scale = s.load_partial(self.scales.add(first), left);
+                for row in sums.iter_mut() {
+                    row[j] = s.mul(s.from_i32(row[j]), scale);
+                }
+            }
+        }
+    }
 }
 
 /// A product that is added to the sums of a tile.
@@ -83,14 +138,15 @@ impl<T: Factor, O: Element, const ROWS: usize, const VECTORS: usize> SimdOp
                 if index == tile.bias_stage && index > 0 {
                     for row in &mut sums {
                         for (sum, &bias) in row.iter_mut().zip(&bias) {
-                            *sum = s.add(*sum, bias);
+                            *sum = T::add(s, *sum, bias);
                         }
                     }
                 }
                 if !stage.initial.is_null() {
                     for (i, row) in sums.iter_mut().enumerate() {
                         for (j, sum) in row.iter_mut().enumerate() {
-                            *sum = s.add(*sum, s.load(stage.initial.add((i * VECTORS + j) * S::LANES)));
+                            let initial = s.load(stage.initial.add((i * VECTORS + j) * S::LANES));
+                            *sum = T::add(s, *sum, initial);
                         }
                     }
                 }
@@ -103,6 +159,7 @@ impl<T: Factor, O: Element, const ROWS: usize, const VECTORS: usize> SimdOp
                     }
                 }
             }
+            tile.scaling.apply::<T, S, ROWS, VECTORS>(s, tile.destination.valid, &mut sums);
             tile.destination.store(s, &sums);
         }
     }

@@ -10,9 +10,9 @@ use half::bf16;
 use super::{Simd, SimdOp};
 use crate::isa::Isa;
 
-/// A proof that this machine has AVX2, FMA and F16C.
+/// A proof that this machine has AVX2, FMA and F16C, and where `VNNI`, that it has AVX-VNNI as well.
 #[derive(Clone, Copy, Debug)]
-pub struct Avx2(());
+pub struct Avx2<const VNNI: bool>(());
 
 /// `MASKS[8 - n ..]` are eight lanes of which the first `n` are set.
 static MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -49,15 +49,35 @@ fn narrow(v: __m256) -> __m128i {
     }
 }
 
-impl Avx2 {
-    /// The token, where the machine has the instructions.
-    #[inline]
-    pub fn new() -> Option<Avx2> {
-        Isa::Avx2.is_available().then_some(Avx2(()))
+/// The nearest `u8`, in the lower half.
+#[inline(always)]
+fn to_bytes(v: __m256) -> __m128i {
+    // SAFETY: as above. A NaN becomes the second operand of the maximum.
+    unsafe {
+        let limited = _mm256_min_ps(_mm256_max_ps(v, _mm256_setzero_ps()), _mm256_set1_ps(255.0));
+        let numbers = _mm256_cvtps_epi32(limited);
+        let (low, high) = (_mm256_castsi256_si128(numbers), _mm256_extracti128_si256::<1>(numbers));
+        let words = _mm_packs_epi32(low, high);
+        _mm_packus_epi16(words, words)
     }
 }
 
-impl Simd for Avx2 {
+#[target_feature(enable = "avx2,avxvnni")]
+#[inline]
+fn dot_bytes(a: __m256, b: __m256, sum: __m256) -> __m256 {
+    let (a, b) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
+    _mm256_castsi256_ps(_mm256_dpbusd_avx_epi32(_mm256_castps_si256(sum), a, b))
+}
+
+impl<const VNNI: bool> Avx2<VNNI> {
+    /// The token, where the machine has the instructions.
+    #[inline]
+    pub fn new() -> Option<Self> {
+        (Isa::Avx2.is_available() && (!VNNI || Isa::Avx2.has_vnni())).then_some(Avx2(()))
+    }
+}
+
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const ISA: Isa = Isa::Avx2;
     const LANES: usize = 8;
     type F32 = __m256;
@@ -68,11 +88,91 @@ impl Simd for Avx2 {
     fn call<O: SimdOp>(self, op: O) -> O::Output {
         #[inline(never)]
         #[target_feature(enable = "avx2,fma,f16c")]
-        fn enabled<O: SimdOp>(simd: Avx2, op: O) -> O::Output {
+        fn enabled<O: SimdOp>(simd: Avx2<false>, op: O) -> O::Output {
+            op.eval(simd)
+        }
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        fn enabled_vnni<O: SimdOp>(simd: Avx2<true>, op: O) -> O::Output {
             op.eval(simd)
         }
         // SAFETY: the token proves that the features were detected.
-        unsafe { enabled(self, op) }
+        unsafe { if VNNI { enabled_vnni(Avx2(()), op) } else { enabled(Avx2(()), op) } }
+    }
+
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> __m256 {
+        // SAFETY: the caller promises 8 readable numbers; the token proves the instructions.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_u8_partial(self, p: *const u8, n: usize) -> __m256 {
+        let mut bytes = [0u8; 8];
+        // SAFETY: the caller promises min(n, 8) readable numbers, and the array holds as many.
+        unsafe {
+            std::ptr::copy_nonoverlapping(p, bytes.as_mut_ptr(), n.min(8));
+            self.load_u8(bytes.as_ptr())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_u8(self, p: *mut u8, v: __m256) {
+        // SAFETY: the caller promises 8 writable numbers; the token proves the instructions.
+        unsafe { _mm_storel_epi64(p.cast(), to_bytes(v)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_u8_partial(self, p: *mut u8, n: usize, v: __m256) {
+        let mut bytes = [0u8; 8];
+        // SAFETY: the caller promises min(n, 8) writable numbers, and the array holds as many.
+        unsafe {
+            self.store_u8(bytes.as_mut_ptr(), v);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), p, n.min(8));
+        }
+    }
+
+    /// Without the instruction, pairs of 16 bits: the even bytes and the odd ones, so that nothing saturates.
+    #[inline(always)]
+    fn dot_u8(self, a: __m256, b: __m256, sum: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            if VNNI {
+                return dot_bytes(a, b, sum);
+            }
+            let (a, b) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
+            let even = _mm256_madd_epi16(
+                _mm256_and_si256(a, _mm256_set1_epi16(0xff)),
+                _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(b)),
+            );
+            let odd = _mm256_madd_epi16(_mm256_srli_epi16::<8>(a), _mm256_srai_epi16::<8>(b));
+            let sum = _mm256_add_epi32(_mm256_castps_si256(sum), even);
+            _mm256_castsi256_ps(_mm256_add_epi32(sum, odd))
+        }
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b))) }
+    }
+
+    #[inline(always)]
+    fn mul_i32(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_castsi256_ps(_mm256_mullo_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b))) }
+    }
+
+    #[inline(always)]
+    fn from_i32(self, bits: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_cvtepi32_ps(_mm256_castps_si256(bits)) }
+    }
+
+    #[inline(always)]
+    fn to_i32(self, v: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm256_castsi256_ps(_mm256_cvtps_epi32(v)) }
     }
 
     #[inline(always)]

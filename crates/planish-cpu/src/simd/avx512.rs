@@ -10,9 +10,10 @@ use half::bf16;
 use super::{Simd, SimdOp};
 use crate::isa::Isa;
 
-/// A proof that this machine has AVX-512 F, BW, DQ and VL, and where `BF16`, that it has AVX512-BF16 as well.
+/// A proof that this machine has AVX-512 F, BW, DQ and VL, and where `BF16` or `VNNI`, that it has AVX512-BF16 or
+/// AVX512-VNNI as well.
 #[derive(Clone, Copy, Debug)]
-pub struct Avx512<const BF16: bool>(());
+pub struct Avx512<const BF16: bool, const VNNI: bool>(());
 
 #[inline(always)]
 fn mask_of(n: usize) -> __mmask16 {
@@ -42,6 +43,16 @@ fn narrow(v: __m512) -> __m256i {
     }
 }
 
+/// The nearest `u8`.
+#[inline(always)]
+fn to_bytes(v: __m512) -> __m128i {
+    // SAFETY: as above. A NaN becomes the second operand of the maximum.
+    unsafe {
+        let limited = _mm512_min_ps(_mm512_max_ps(v, _mm512_setzero_ps()), _mm512_set1_ps(255.0));
+        _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(limited))
+    }
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 #[inline]
 fn narrow_bf16(v: __m512) -> __m256i {
@@ -59,11 +70,20 @@ fn dot(a: __m512, b: __m512, sum: __m512) -> __m512 {
     }
 }
 
-impl<const BF16: bool> Avx512<BF16> {
+#[target_feature(enable = "avx512f,avx512vnni")]
+#[inline]
+fn dot_bytes(a: __m512, b: __m512, sum: __m512) -> __m512 {
+    let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+    _mm512_castsi512_ps(_mm512_dpbusd_epi32(_mm512_castps_si512(sum), a, b))
+}
+
+impl<const BF16: bool, const VNNI: bool> Avx512<BF16, VNNI> {
     /// The token, where the machine has the instructions.
     #[inline]
     pub fn new() -> Option<Self> {
-        let there = if BF16 { Isa::Avx512.has_bf16() } else { Isa::Avx512.is_available() };
+        let there = Isa::Avx512.is_available()
+            && (!BF16 || Isa::Avx512.has_bf16())
+            && (!VNNI || Isa::Avx512.has_vnni());
         there.then_some(Avx512(()))
     }
 }
@@ -82,7 +102,7 @@ static EXP2_OF_STEPS: Steps = Steps([
     0x3f77_44fd, 0x3f77_fbb8, 0x3f78_ccdf, 0x3f79_b907, 0x3f7a_c0c7, 0x3f7b_e4ba, 0x3f7d_257d, 0x3f7e_83b3,
 ]);
 
-impl<const BF16: bool> Simd for Avx512<BF16> {
+impl<const BF16: bool, const VNNI: bool> Simd for Avx512<BF16, VNNI> {
     const ISA: Isa = Isa::Avx512;
     const LANES: usize = 16;
     type F32 = __m512;
@@ -93,16 +113,27 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     fn call<O: SimdOp>(self, op: O) -> O::Output {
         #[inline(never)]
         #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
-        fn enabled<O: SimdOp>(simd: Avx512<false>, op: O) -> O::Output {
+        fn enabled<O: SimdOp>(simd: Avx512<false, false>, op: O) -> O::Output {
             op.eval(simd)
         }
         #[inline(never)]
         #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-        fn enabled_bf16<O: SimdOp>(simd: Avx512<true>, op: O) -> O::Output {
+        fn enabled_bf16<O: SimdOp>(simd: Avx512<true, false>, op: O) -> O::Output {
+            op.eval(simd)
+        }
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+        fn enabled_vnni<O: SimdOp>(simd: Avx512<false, true>, op: O) -> O::Output {
             op.eval(simd)
         }
         // SAFETY: the token proves that the features were detected.
-        unsafe { if BF16 { enabled_bf16(Avx512(()), op) } else { enabled(Avx512(()), op) } }
+        unsafe {
+            match (BF16, VNNI) {
+                (true, _) => enabled_bf16(Avx512(()), op),
+                (_, true) => enabled_vnni(Avx512(()), op),
+                _ => enabled(Avx512(()), op),
+            }
+        }
     }
 
     #[inline(always)]
@@ -155,6 +186,74 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             let second = |v| _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(v), upper));
             _mm512_fmadd_ps(second(a), second(b), _mm512_fmadd_ps(first(a), first(b), sum))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> __m512 {
+        // SAFETY: the caller promises 16 readable numbers; the token proves the instructions.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_u8_partial(self, p: *const u8, n: usize) -> __m512 {
+        // SAFETY: masked lanes are not accessed, the others the caller promises; the token proves the
+        // instructions.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask_of(n), p.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_u8(self, p: *mut u8, v: __m512) {
+        // SAFETY: the caller promises 16 writable numbers; the token proves the instructions.
+        unsafe { _mm_storeu_si128(p.cast(), to_bytes(v)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_u8_partial(self, p: *mut u8, n: usize, v: __m512) {
+        // SAFETY: masked lanes are not accessed, the others the caller promises; the token proves the
+        // instructions.
+        unsafe { _mm_mask_storeu_epi8(p.cast(), mask_of(n), to_bytes(v)) }
+    }
+
+    #[inline(always)]
+    fn dot_u8(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            if VNNI {
+                return dot_bytes(a, b, sum);
+            }
+            let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+            let even = _mm512_madd_epi16(
+                _mm512_and_si512(a, _mm512_set1_epi16(0xff)),
+                _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(b)),
+            );
+            let odd = _mm512_madd_epi16(_mm512_srli_epi16::<8>(a), _mm512_srai_epi16::<8>(b));
+            let sum = _mm512_add_epi32(_mm512_castps_si512(sum), even);
+            _mm512_castsi512_ps(_mm512_add_epi32(sum, odd))
+        }
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b))) }
+    }
+
+    #[inline(always)]
+    fn mul_i32(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm512_castsi512_ps(_mm512_mullo_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b))) }
+    }
+
+    #[inline(always)]
+    fn from_i32(self, bits: __m512) -> __m512 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm512_cvtepi32_ps(_mm512_castps_si512(bits)) }
+    }
+
+    #[inline(always)]
+    fn to_i32(self, v: __m512) -> __m512 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm512_castsi512_ps(_mm512_cvtps_epi32(v)) }
     }
 
     #[inline(always)]

@@ -107,6 +107,43 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// How often it is rounded, and whether numbers below the smallest normal one count, is the machine's choice.
     fn dot_bf16(self, a: Self::F32, b: Self::F32, sum: Self::F32) -> Self::F32;
 
+    /// Reads a vector of `u8` as `f32`.
+    ///
+    /// # Safety
+    /// `LANES` numbers must be readable at `p`.
+    unsafe fn load_u8(self, p: *const u8) -> Self::F32;
+
+    /// [`Simd::load_partial`] of `u8`.
+    ///
+    /// # Safety
+    /// `min(n, LANES)` numbers must be readable at `p`; nothing behind them is touched.
+    unsafe fn load_u8_partial(self, p: *const u8, n: usize) -> Self::F32;
+
+    /// Rounds to the nearest integer, ties to even, limits to 0 to 255 and writes; NaN becomes 0.
+    ///
+    /// # Safety
+    /// `LANES` numbers must be writable at `p`.
+    unsafe fn store_u8(self, p: *mut u8, v: Self::F32);
+
+    /// [`Simd::store_u8`] of the first `n` lanes (all of them where `n >= LANES`).
+    ///
+    /// # Safety
+    /// `min(n, LANES)` numbers must be writable at `p`; nothing behind them is touched.
+    unsafe fn store_u8_partial(self, p: *mut u8, n: usize, v: Self::F32);
+
+    /// `sum + a0 b0 + a1 b1 + a2 b2 + a3 b3`, where the 32 bits of each lane of `a` are four `u8`, of `b` four `i8`, the
+    /// first in the lowest bits, and of `sum` and the result an `i32`, which wraps around.
+    fn dot_u8(self, a: Self::F32, b: Self::F32, sum: Self::F32) -> Self::F32;
+
+    /// The sum of lanes whose bits are `i32`, which wraps around.
+    fn add_i32(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// The product of lanes whose bits are `i32`, which wraps around.
+    fn mul_i32(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// The nearest number to lanes whose bits are `i32`, ties to even.
+    fn from_i32(self, bits: Self::F32) -> Self::F32;
+    /// The bits of the nearest `i32`, ties to even; unspecified where there is none.
+    fn to_i32(self, v: Self::F32) -> Self::F32;
+
     /// `a + b`
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// `a - b`
@@ -200,13 +237,13 @@ pub fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => {
-            if let Some(simd) = Avx512::<false>::new() {
+            if let Some(simd) = Avx512::<false, false>::new() {
                 return simd.call(op);
             }
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => {
-            if let Some(simd) = Avx2::new() {
+            if let Some(simd) = Avx2::<false>::new() {
                 return simd.call(op);
             }
         }
@@ -222,9 +259,31 @@ pub fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
 pub fn dispatch_bf16<O: SimdOp>(isa: Isa, op: O) -> O::Output {
     #[cfg(target_arch = "x86_64")]
     if isa == Isa::Avx512
-        && let Some(simd) = Avx512::<true>::new()
+        && let Some(simd) = Avx512::<true, false>::new()
     {
         return simd.call(op);
+    }
+    dispatch(isa, op)
+}
+
+/// [`dispatch`] for work that multiplies `u8`: with the instructions for it (AVX512-VNNI, AVX-VNNI) where this machine has
+/// them.
+#[inline]
+pub fn dispatch_u8<O: SimdOp>(isa: Isa, op: O) -> O::Output {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => {
+            if let Some(simd) = Avx512::<false, true>::new() {
+                return simd.call(op);
+            }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => {
+            if let Some(simd) = Avx2::<true>::new() {
+                return simd.call(op);
+            }
+        }
+        _ => {}
     }
     dispatch(isa, op)
 }

@@ -54,6 +54,14 @@ fn narrow(x: f32) -> bf16 {
     bf16::from_bits((bits >> 16) as u16)
 }
 
+/// The nearest `u8`, ties to even; that of NaN is 0.
+#[inline(always)]
+fn nearest_byte(x: f32) -> u8 {
+    let limited = if x > 0.0 { x.min(255.0) } else { 0.0 };
+    // Beside a number of this size the unit in the last place is one.
+    (limited + 12_582_912.0).to_bits() as u8
+}
+
 impl Simd for Portable {
     const ISA: Isa = Isa::Portable;
     const LANES: usize = LANES;
@@ -100,6 +108,62 @@ impl Simd for Portable {
     #[inline(always)]
     fn splat_bits(self, bits: u32) -> F32x8 {
         F32x8([f32::from_bits(bits); LANES])
+    }
+
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> F32x8 {
+        // SAFETY: the caller promises LANES readable numbers.
+        F32x8(unsafe { p.cast::<[u8; LANES]>().read() }.map(f32::from))
+    }
+
+    #[inline(always)]
+    unsafe fn load_u8_partial(self, p: *const u8, n: usize) -> F32x8 {
+        let mut out = [0; LANES];
+        // SAFETY: the caller promises min(n, LANES) readable numbers, and the array holds as many.
+        unsafe { std::ptr::copy_nonoverlapping(p, out.as_mut_ptr(), n.min(LANES)) };
+        F32x8(out.map(f32::from))
+    }
+
+    #[inline(always)]
+    unsafe fn store_u8(self, p: *mut u8, v: F32x8) {
+        // SAFETY: the caller promises LANES writable numbers.
+        unsafe { p.cast::<[u8; LANES]>().write(v.0.map(nearest_byte)) };
+    }
+
+    #[inline(always)]
+    unsafe fn store_u8_partial(self, p: *mut u8, n: usize, v: F32x8) {
+        let out = v.0.map(nearest_byte);
+        // SAFETY: the caller promises min(n, LANES) writable numbers, and the array holds as many.
+        unsafe { std::ptr::copy_nonoverlapping(out.as_ptr(), p, n.min(LANES)) };
+    }
+
+    #[inline(always)]
+    fn dot_u8(self, a: F32x8, b: F32x8, sum: F32x8) -> F32x8 {
+        F32x8(std::array::from_fn(|i| {
+            let (a, b) = (a.0[i].to_bits().to_le_bytes(), b.0[i].to_bits().to_le_bytes());
+            let products = a.iter().zip(b).map(|(&a, b)| i32::from(a) * i32::from(b as i8));
+            f32::from_bits((sum.0[i].to_bits() as i32).wrapping_add(products.sum()) as u32)
+        }))
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: F32x8, b: F32x8) -> F32x8 {
+        zip(a, b, |a, b| f32::from_bits(a.to_bits().wrapping_add(b.to_bits())))
+    }
+
+    #[inline(always)]
+    fn mul_i32(self, a: F32x8, b: F32x8) -> F32x8 {
+        zip(a, b, |a, b| f32::from_bits(a.to_bits().wrapping_mul(b.to_bits())))
+    }
+
+    #[inline(always)]
+    fn from_i32(self, bits: F32x8) -> F32x8 {
+        map(bits, |bits| bits.to_bits() as i32 as f32)
+    }
+
+    #[inline(always)]
+    fn to_i32(self, v: F32x8) -> F32x8 {
+        map(v, |v| f32::from_bits(v.round_ties_even() as i32 as u32))
     }
 
     #[inline(always)]

@@ -68,7 +68,7 @@ use self::grid::Grid;
 use self::run::Run;
 use self::transform::Roots;
 use self::weights::Spectra;
-use super::{AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, WeightsKey};
+use super::{AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, Weights, WeightsKey};
 use crate::element::ElementType;
 use crate::isa::Isa;
 use crate::matmul::AlignedNumbers;
@@ -98,7 +98,7 @@ pub(super) const SIXTY_FOUR: Fft = Fft { name: "fft 64x64", size: 64 };
 impl Fft {
     /// The tiles of a problem, or why it is none for this algorithm.
     fn grid(&self, problem: &ConvProblem) -> Result<Grid, String> {
-        problem.check_f32(self.name)?;
+        problem.check_element(self)?;
         let grid = Grid::new(problem, self.size)?;
         // Per tile and pair of channels: two multiply-adds for each number of the spectrum, or one for each tap and
         // output.
@@ -149,21 +149,20 @@ impl ConvAlgorithm for Fft {
         &self,
         problem: &ConvProblem,
         isa: Isa,
-        weights: &[f32],
-        bias: Option<&[f32]>,
+        weights: Weights<'_>,
     ) -> Result<Box<dyn PreparedConv>, String> {
         self.accepts(problem, isa)?;
-        problem.check_weights(weights, bias)?;
+        weights.check(problem)?;
         let groups = if is_channelwise(problem) {
             // All groups together are one of a single input channel that differs from output to output.
             let kernel = [problem.kernel[1], problem.kernel[2]];
-            vec![Spectra::new(isa, self.size, kernel, 1, problem.out_channels, weights)]
+            vec![Spectra::new(isa, self.size, kernel, 1, problem.out_channels, weights.values)]
         } else {
-            Spectra::of_groups(isa, self.size, problem, weights)
+            Spectra::of_groups(isa, self.size, problem, weights.values)
         };
         // A vector may start at any group's first channel.
         let mut padded_bias = AlignedNumbers::zeros(problem.out_channels + isa.lanes());
-        if let Some(bias) = bias {
+        if let Some(bias) = weights.bias {
             padded_bias.as_mut_slice()[..bias.len()].copy_from_slice(bias);
         }
         Ok(Box::new(Prepared {

@@ -256,7 +256,7 @@ proptest! {
                     continue;
                 }
                 let bound = bound(fft, &problem);
-                let prepared = fft.prepare(&problem, isa, &weights, Some(&bias)).unwrap();
+                let prepared = fft.prepare(&problem, isa, Weights::new(&weights, Some(&bias))).unwrap();
                 let mut first: Option<Vec<f32>> = None;
                 for threads in [1, 2, 5] {
                     let pool = ThreadPool::new(threads);

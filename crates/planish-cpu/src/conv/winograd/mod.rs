@@ -49,9 +49,11 @@ mod tests;
 use self::blocking::Blocking;
 use self::grid::Form;
 use self::run::Run;
-use super::{AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, WeightsKey};
+use super::{
+    AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, FLOATS, PreparedConv, Weights, WeightsKey,
+};
 use crate::element::{ElementType, Factor};
-use crate::for_element;
+use crate::for_float;
 use crate::isa::Isa;
 use crate::matmul::PackedMatrix;
 use crate::rates::Work;
@@ -87,9 +89,7 @@ impl Winograd {
         if problem.groups != 1 {
             return Err(format!("{} needs a single group", self.name));
         }
-        if self.factor != ElementType::F32 && self.factor != problem.element {
-            return Err(format!("{} rounds to {}, which {} is not", self.name, self.factor, problem.element));
-        }
+        problem.check_element(self)?;
         Form::new(self.outputs, [height, width])
             .ok_or_else(|| format!("{} has no transforms for a {height}x{width} kernel", self.name))
     }
@@ -101,10 +101,7 @@ impl ConvAlgorithm for Winograd {
     }
 
     fn elements(&self) -> &'static [ElementType] {
-        match self.factor {
-            ElementType::F32 => &[ElementType::F32, ElementType::Bf16],
-            ElementType::Bf16 => &[ElementType::Bf16],
-        }
+        if self.factor == ElementType::F32 { FLOATS } else { &[ElementType::Bf16] }
     }
 
     fn accepts(&self, problem: &ConvProblem, _isa: Isa) -> Result<(), String> {
@@ -124,23 +121,22 @@ impl ConvAlgorithm for Winograd {
         &self,
         problem: &ConvProblem,
         isa: Isa,
-        weights: &[f32],
-        bias: Option<&[f32]>,
+        weights: Weights<'_>,
     ) -> Result<Box<dyn PreparedConv>, String> {
         let form = self.form(problem)?;
-        problem.check_weights(weights, bias)?;
-        let bias = bias.map(|bias| {
+        weights.check(problem)?;
+        let bias = weights.bias.map(|bias| {
             let mut bias = bias.to_vec();
             bias.resize(bias.len().next_multiple_of(isa.lanes()), 0.0);
             bias
         });
-        Ok(for_element!(self.factor, U => Box::new(Prepared {
+        for_float!(self.factor, U => Ok(Box::new(Prepared {
             algorithm: *self,
             key: self.weights_key(problem, isa),
-            weights: weights::pack::<U>(form, problem, isa, weights),
+            weights: weights::pack::<U>(form, problem, isa, weights.values),
             bias,
             zeros: vec![0; problem.in_channels],
-        })))
+        })), else Err(format!("{} has no transforms for levels", self.name)))
     }
 }
 
@@ -174,11 +170,11 @@ impl<U: Factor> PreparedConv for Prepared<U> {
         let Ok(form) = self.algorithm.form(problem) else { return };
         let blocking = Blocking::new(form, U::TYPE, problem, self.key.isa, pool.threads());
         let (bias, zeros, weights) = (self.bias.as_deref(), &self.zeros[..], &self.weights);
-        for_element!(problem.element, T => {
+        for_float!(problem.element, T => {
             if let Some(ConvCall { input, epilogue, output, workspace }) = T::restore(call) {
                 Run { blocking, weights, bias, zeros, input, output, epilogue }.run(pool, workspace);
             }
-        });
+        }, else ());
     }
 
     fn bytes(&self) -> usize {

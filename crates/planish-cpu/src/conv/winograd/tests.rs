@@ -145,7 +145,7 @@ fn compare_with<T: ConvElement>(
     let input = rounded(input);
     let exact: Vec<f32> = input.iter().map(|x| x.to_f32()).collect();
     let weights: Vec<f32> = rounded(weights).iter().map(|x| x.to_f32()).collect();
-    let prepared = algorithm.prepare(problem, isa, &weights, None).unwrap();
+    let prepared = algorithm.prepare(problem, isa, Weights::new(&weights, None)).unwrap();
     let mut workspace = vec![f32::NAN; prepared.workspace_len(problem, threads)];
     let mut out = vec![T::from_f32(f32::NAN); problem.out_rows() * problem.out_channels];
     let rows = Rows::dense(&input, problem.in_rows(), problem.in_channels).unwrap();
@@ -273,7 +273,8 @@ fn what_it_cannot_do_is_refused() {
             assert!(algorithm.accepts(&good, isa).is_ok());
             for problem in &bad {
                 assert!(algorithm.accepts(problem, isa).is_err(), "{problem:?}");
-                assert!(algorithm.prepare(problem, isa, &numbers(problem.weights_len(), 1), None).is_err());
+                let weights = numbers(problem.weights_len(), 1);
+                assert!(algorithm.prepare(problem, isa, Weights::new(&weights, None)).is_err());
             }
         }
     }

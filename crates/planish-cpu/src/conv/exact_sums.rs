@@ -1,0 +1,80 @@
+//! Sums of levels in `f32`, exactly.
+//!
+//! Kernels with a few products in a sum spend their time on loads rather than on multiplications, so that instructions
+//! which multiply four bytes at a time have nothing to win there. They compute on levels as on numbers: integers up to
+//! 2²⁴ and their sums are `f32` without an error, whatever the order. What the zero point adds to a sum is taken off
+//! before, and the rest of the arithmetic is that of integers.
+
+use super::problem::ConvProblem;
+use super::weights::{SumLevels, Weights};
+use crate::element::ElementType;
+use crate::matmul::AlignedNumbers;
+use crate::simd::Simd;
+
+/// The most products whose sum, and that of what the zero point adds, stay below 2²⁴.
+const MOST_PRODUCTS: usize = 128;
+
+/// Refuses problems on levels whose sums might not be exact.
+pub(super) fn check(problem: &ConvProblem) -> Result<(), String> {
+    let products = problem.taps() * problem.group_in();
+    if problem.element == ElementType::U8 && products > MOST_PRODUCTS {
+        return Err(format!("sums of {products} products of levels may not be exact in f32"));
+    }
+    Ok(())
+}
+
+/// What is done to the sums of each output channel, padded to whole vectors.
+pub(super) struct ExactSums {
+    /// The input's level of zero.
+    zero: f32,
+    /// What a sum over all taps starts from: less the weights times the input's zero.
+    start: AlignedNumbers,
+    /// The bits of integers.
+    bias: AlignedNumbers,
+    scales: AlignedNumbers,
+}
+
+impl ExactSums {
+    /// Those of checked weights of a problem on levels, `None` for others.
+    pub(super) fn of(problem: &ConvProblem, lanes: usize, weights: &Weights<'_>) -> Option<Self> {
+        let SumLevels { input_zero, bias, scales } = weights.levels?;
+        let padded = |numbers: &mut dyn Iterator<Item = f32>| {
+            let mut aligned = AlignedNumbers::zeros(problem.out_channels.next_multiple_of(lanes));
+            aligned.as_mut_slice().iter_mut().zip(numbers).for_each(|(slot, number)| *slot = number);
+            aligned
+        };
+        let sums = problem.channel_sums(weights.values);
+        let zero = f32::from(input_zero);
+        let bias = bias.unwrap_or_default();
+        Some(Self {
+            zero,
+            start: padded(&mut sums.iter().map(|&sum| -zero * sum as f32)),
+            bias: padded(&mut bias.iter().map(|&bias| f32::from_bits(bias as u32))),
+            scales: padded(&mut scales.iter().copied()),
+        })
+    }
+
+    /// What the sums of a vector of channels start from where all taps are seen.
+    #[inline(always)]
+    pub(super) fn start<S: Simd>(&self, s: S, channel: usize) -> S::F32 {
+        // SAFETY: padded to whole vectors, of which `channel` starts one.
+        unsafe { s.load(self.start.as_slice()[channel..].as_ptr()) }
+    }
+
+    /// What they start from where only taps are seen whose weights add up to this.
+    #[inline(always)]
+    pub(super) fn start_of<S: Simd>(&self, s: S, weights: S::F32) -> S::F32 {
+        s.mul(weights, s.splat(-self.zero))
+    }
+
+    /// The numbers that the sums of a vector of channels stand for.
+    #[inline(always)]
+    pub(super) fn finish<S: Simd>(&self, s: S, channel: usize, sum: S::F32) -> S::F32 {
+        // SAFETY: padded to whole vectors, of which `channel` starts one.
+        let (bias, scale) = unsafe {
+            let bias = s.load(self.bias.as_slice()[channel..].as_ptr());
+            (bias, s.load(self.scales.as_slice()[channel..].as_ptr()))
+        };
+        s.mul(s.from_i32(s.add_i32(s.to_i32(sum), bias)), scale)
+    }
+}
