@@ -32,15 +32,22 @@ impl KernelInfo {
 
 const LONG: &[ElementType] = &[ElementType::F32];
 const BOTH: &[ElementType] = &[ElementType::F32, ElementType::Bf16];
+const ALL: &[ElementType] = &[ElementType::F32, ElementType::Bf16, ElementType::U8];
+const WHOLE: &[ElementType] = &[ElementType::F32, ElementType::U8];
+const LEVELS: &[ElementType] = &[ElementType::U8];
 
 /// The kernels that are no convolutions: each a function of the module of its family.
-const OTHERS: [(&str, &str, &[ElementType]); 21] = [
+const OTHERS: [(&str, &str, &[ElementType]); 25] = [
     ("transposed", "transposed convolution", LONG),
     ("packed panels", "matrix product", BOTH),
     ("unary", "elementwise", BOTH),
     ("binary", "elementwise", BOTH),
-    ("max", "pooling", BOTH),
-    ("average", "pooling", BOTH),
+    ("quantise and dequantise", "elementwise", LEVELS),
+    ("sums of levels", "elementwise", LEVELS),
+    ("products of levels", "elementwise", LEVELS),
+    ("table", "elementwise", LEVELS),
+    ("max", "pooling", ALL),
+    ("average", "pooling", ALL),
     ("L1", "pooling", BOTH),
     ("L2", "pooling", BOTH),
     ("fold", "reduction", LONG),
@@ -50,12 +57,12 @@ const OTHERS: [(&str, &str, &[ElementType]); 21] = [
     ("group", "normalisation", LONG),
     ("layer", "normalisation", LONG),
     ("local response", "normalisation", LONG),
-    ("separable taps", "resize", LONG),
-    ("strided", "copy", BOTH),
-    ("channels first and last", "copy", BOTH),
-    ("channel shuffle", "copy", BOTH),
-    ("depth to space and back", "copy", BOTH),
-    ("index tables", "copy", LONG),
+    ("separable taps", "resize", WHOLE),
+    ("strided", "copy", ALL),
+    ("channels first and last", "copy", ALL),
+    ("channel shuffle", "copy", ALL),
+    ("depth to space and back", "copy", ALL),
+    ("index tables", "copy", WHOLE),
 ];
 
 /// Every kernel for every instruction set, whether this machine has it or not.

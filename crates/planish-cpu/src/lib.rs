@@ -19,6 +19,7 @@ mod denormals;
 pub mod elementwise;
 mod fold;
 pub mod gather;
+pub mod integer;
 pub mod normalize;
 pub mod peak;
 pub mod pooling;

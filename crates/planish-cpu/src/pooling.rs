@@ -13,7 +13,7 @@ use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
 
 /// How the numbers of a window become one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pooling {
     /// The largest, or NaN where there is one. Padding does not take part; a window of nothing else gives minus infinity.
     Max,
@@ -21,6 +21,18 @@ pub enum Pooling {
     Average {
         /// Whether padding counts as zeros. Cells beyond the padding, which a size rounded up reaches, never count.
         count_include_pad: bool,
+    },
+    /// The mean of levels, as a level: `(mean - from) * ratio + to`. Exact up to the last rounding for windows of up to
+    /// 2^24 / 255 cells; of more, sums of levels would be rounded.
+    LevelMean {
+        /// As for [`Pooling::Average`]; padding counts as the level `from`.
+        count_include_pad: bool,
+        /// The step of the input in steps of the output.
+        ratio: f32,
+        /// The level of the input that stands for zero.
+        from: f32,
+        /// The level of the output that stands for zero.
+        to: f32,
     },
     /// The sum of the absolute values.
     L1,
@@ -128,6 +140,15 @@ impl<T: Element> SimdOp for PoolTask<'_, T> {
             }
             Pooling::Average { count_include_pad: true } => {
                 self.lines::<S, Sum>(s, |x, _, padded| s.mul(x, s.splat(1.0 / padded.max(1) as f32)));
+            }
+            Pooling::LevelMean { count_include_pad, ratio, from, to } => {
+                self.lines::<S, Sum>(s, |x, inside, padded| {
+                    let count = if count_include_pad { padded } else { inside };
+                    // Whole numbers until the product.
+                    let sum = s.sub(x, s.splat(inside as f32 * from));
+                    let mean = s.mul(sum, s.splat(ratio / count.max(1) as f32));
+                    s.add(s.round(mean), s.splat(to))
+                });
             }
             Pooling::L1 => self.lines::<S, AbsoluteSum>(s, |x, _, _| x),
             Pooling::L2 => self.lines::<S, SquareSum>(s, |x, _, _| s.sqrt(x)),
@@ -273,6 +294,7 @@ mod tests {
             Pooling::Max => numbers.into_iter().fold(f64::NEG_INFINITY, f64::max),
             Pooling::Average { count_include_pad: true } => sum / padded.max(1) as f64,
             Pooling::Average { count_include_pad: false } => sum / numbers.len().max(1) as f64,
+            Pooling::LevelMean { .. } => unreachable!("tested on levels, with the kernels for them"),
             Pooling::L1 => numbers.into_iter().map(f64::abs).sum(),
             Pooling::L2 => numbers.into_iter().map(|x| x * x).sum::<f64>().sqrt(),
         }

@@ -8,8 +8,9 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::element::Element;
 use crate::isa::Isa;
-use crate::simd::{Simd, SimdOp, dispatch};
+use crate::simd::{Simd, SimdOp};
 use crate::strided::{GRAIN, Shared};
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
@@ -63,6 +64,11 @@ impl AxisTaps {
         self.input
     }
 
+    /// Taps of each output coordinate.
+    pub fn taps(&self) -> usize {
+        self.taps
+    }
+
     /// Coordinates of the output.
     pub fn output(&self) -> usize {
         self.indices.len() / self.taps
@@ -75,41 +81,43 @@ impl AxisTaps {
 }
 
 /// Resizes `images` images, given as the rows of their pixels: `output[y][x] = sum(wy * wx * input[iy][ix])` over the taps of
-/// `height` at `y` and of `width` at `x`.
+/// `height` at `y` and of `width` at `x`. Of levels, which are rounded once, and as exactly on every instruction set.
 ///
 /// # Panics
-/// Where the views have not the pixels that the taps say, or differ in channels.
-pub fn resize(
+/// Where the views have not the pixels that the taps say, or differ in channels; where lines of levels are made of more than
+/// [`MOST_LINES`].
+pub fn resize<T: Element>(
     isa: Isa,
     pool: &ThreadPool,
     images: usize,
     (height, width): (&AxisTaps, &AxisTaps),
-    input: Rows<'_>,
-    output: RowsMut<'_>,
+    input: Rows<'_, T>,
+    output: RowsMut<'_, T>,
 ) {
     assert_eq!(input.rows(), images * height.input() * width.input(), "an input row for each pixel");
     assert_eq!(output.rows(), images * height.output() * width.output(), "an output row for each pixel");
     assert_eq!(input.channels(), output.channels(), "as many output channels as input channels");
+    assert!(!T::INTEGER || height.taps() <= MOST_LINES, "levels are added up at once");
     let line = (width.output() * input.channels()).max(1);
     let output = (Shared(output.ptr()), output.row_stride());
     // At least a few lines for a task: neighbouring ones share interpolated input lines.
     pool.run_ranges(images * height.output(), GRAIN.div_ceil(line).max(4), |lines| {
-        dispatch(isa, ResizeTask { height, width, lines, input, output: (output.0.get(), output.1) });
+        T::dispatch(isa, ResizeTask { height, width, lines, input, output: (output.0.get(), output.1) });
     });
 }
 
-struct ResizeTask<'a> {
+struct ResizeTask<'a, T> {
     height: &'a AxisTaps,
     width: &'a AxisTaps,
     lines: Range<usize>,
-    input: Rows<'a>,
-    output: (*mut f32, usize),
+    input: Rows<'a, T>,
+    output: (*mut T, usize),
 }
 
 /// The most interpolated lines kept.
-const MOST_LINES: usize = 64;
+pub const MOST_LINES: usize = 64;
 
-impl SimdOp for ResizeTask<'_> {
+impl<T: Element> SimdOp for ResizeTask<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -144,7 +152,14 @@ impl SimdOp for ResizeTask<'_> {
     }
 }
 
-impl ResizeTask<'_> {
+/// `sum + weight * v`. Rounded once where that is faster, twice where all instruction sets must agree.
+#[inline(always)]
+fn add_weighted<S: Simd, T: Element>(s: S, sum: S::F32, v: S::F32, weight: f32) -> S::F32 {
+    let weight = s.splat(weight);
+    if T::INTEGER { s.add(sum, s.mul(v, weight)) } else { s.mul_add(v, weight, sum) }
+}
+
+impl<T: Element> ResizeTask<'_, T> {
     /// Interpolates an input line along the width.
     #[inline(always)]
     fn interpolate<S: Simd>(&self, s: S, line: usize, to: &mut [f32]) {
@@ -159,9 +174,9 @@ impl ResizeTask<'_> {
                     let row = line * self.width.input() + index;
                     // SAFETY: the pixel lies inside the input, at most the `n` channels that are left are read.
                     let v = unsafe {
-                        s.load_partial(self.input.ptr().add(row * self.input.row_stride() + channel), n)
+                        T::load_partial(s, self.input.ptr().add(row * self.input.row_stride() + channel), n)
                     };
-                    sum = s.mul_add(v, s.splat(weight), sum);
+                    sum = add_weighted::<S, T>(s, sum, v, weight);
                 }
                 // SAFETY: at most the `n` channels that are left of the pixel are written.
                 unsafe { s.store_partial(pixel.as_mut_ptr().add(channel), n, sum) };
@@ -184,13 +199,13 @@ impl ResizeTask<'_> {
                 // SAFETY: at most the `n` numbers that are left of the row are touched; the line belongs to this task.
                 unsafe {
                     let to = self.output.0.add((line * pixels + row) * self.output.1 + i);
-                    let mut sum = if more { s.load_partial(to, n) } else { s.zero() };
+                    let mut sum = if more { T::load_partial(s, to, n) } else { s.zero() };
                     for &(slot, weight) in sources {
                         let p = lines.as_ptr().add(slot * line_len + row * len + i);
                         let v = if n >= S::LANES { s.load(p) } else { s.load_partial(p, n) };
-                        sum = s.mul_add(v, s.splat(weight), sum);
+                        sum = add_weighted::<S, T>(s, sum, v, weight);
                     }
-                    if n >= S::LANES { s.store(to, sum) } else { s.store_partial(to, n, sum) }
+                    if n >= S::LANES { T::store(s, to, sum) } else { T::store_partial(s, to, n, sum) }
                 }
                 i += S::LANES;
             }

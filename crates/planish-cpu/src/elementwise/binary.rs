@@ -12,7 +12,7 @@ use crate::threads::ThreadPool;
 const MOST_LANES: usize = 16;
 
 /// The function inside the loops: see [`Map`](super::Map) for why this is no closure.
-trait Combine: Copy {
+pub(crate) trait Combine: Copy {
     /// The function. Implementations are `#[inline(always)]`.
     fn combine<S: Simd>(self, s: S, a: S::F32, b: S::F32) -> S::F32;
 }
@@ -165,16 +165,16 @@ unsafe fn write<S: Simd, T: Element, const STEP: u8>(
 
 /// A block of both operands and the output.
 #[derive(Clone, Copy)]
-struct Operands<T> {
-    a: *const T,
-    b: *const T,
-    to: *mut T,
-    block: Block<3>,
+pub(crate) struct Operands<T> {
+    pub a: *const T,
+    pub b: *const T,
+    pub to: *mut T,
+    pub block: Block<3>,
 }
 
 impl<T: Element> Operands<T> {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S, combine: impl Combine) {
+    pub(crate) fn run<S: Simd>(self, s: S, combine: impl Combine) {
         match self.block.steps {
             [1, 1, 1] => s.call(Loop::<T, _, ONE, ONE, ONE> { operands: self, combine }),
             [1, 0, 1] => s.call(Loop::<T, _, ONE, REPEATED, ONE> { operands: self, combine }),

@@ -8,7 +8,8 @@ mod binary;
 mod unary;
 
 pub use binary::{Binary, binary};
-pub(crate) use unary::Span;
+pub(crate) use binary::{Combine, Operands};
+pub(crate) use unary::{Span, map_rows};
 pub use unary::{Unary, convert, unary, unary_in_place};
 
 #[cfg(test)]

@@ -218,13 +218,14 @@ pub fn unary_in_place<T: Element>(isa: Isa, pool: &ThreadPool, function: Unary, 
     unary(isa, pool, function, input, rows);
 }
 
-struct ConvertKernel<T, O> {
+struct MapKernel<T, O, M> {
+    map: M,
     from: Shared<*const T>,
     to: Shared<*mut O>,
 }
 
-impl<T: Element, O: Element> BlockKernel<2> for ConvertKernel<T, O> {
-    // Of two elements one is `bf16`.
+impl<T: Element, O: Element, M: Map + Send + Sync> BlockKernel<2> for MapKernel<T, O, M> {
+    // The instructions of all elements.
     type Dispatch = bf16;
 
     #[inline(always)]
@@ -238,7 +239,7 @@ impl<T: Element, O: Element> BlockKernel<2> for ConvertKernel<T, O> {
             len: block.len,
         };
         // SAFETY: the block lies inside both views, whose steps are 1.
-        unsafe { span.map(s, Same) };
+        unsafe { span.map(s, self.map) };
     }
 }
 
@@ -263,12 +264,26 @@ pub fn convert<T: Element, O: Element>(
     input: Rows<'_, T>,
     output: RowsMut<'_, O>,
 ) {
+    map_rows(isa, pool, Same, input, output);
+}
+
+/// `output = map(input)`, element by element.
+///
+/// # Panics
+/// Where the views differ in rows or channels.
+pub(crate) fn map_rows<T: Element, O: Element>(
+    isa: Isa,
+    pool: &ThreadPool,
+    map: impl Map + Send + Sync,
+    input: Rows<'_, T>,
+    output: RowsMut<'_, O>,
+) {
     assert_eq!(
         (input.rows(), input.channels()),
         (output.rows(), output.channels()),
         "as many outputs as inputs"
     );
     let (input, output) = (Strided::from(input), StridedMut::from(output));
-    let kernel = ConvertKernel { from: Shared(input.ptr()), to: Shared(output.ptr()) };
+    let kernel = MapKernel { map, from: Shared(input.ptr()), to: Shared(output.ptr()) };
     Nest::new([input.layout(), output.layout()]).with_unit_steps().run(isa, pool, &kernel);
 }
