@@ -6,6 +6,7 @@
 
 use crate::call::FunctionKey;
 use crate::external::ExternalFiles;
+use crate::microsoft;
 use crate::opset::{self, standard_domain};
 use crate::proto::{FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto};
 use crate::scope::{Building, Scopes, Terms, declared};
@@ -215,6 +216,9 @@ impl<'a, 'p, 'c> Importer<'a, 'p, 'c> {
         }
         if let Some(function) = self.functions.get(&(domain, node.op_type, node.overload)).copied() {
             return self.call(function, node, name);
+        }
+        if microsoft::is_read(domain, node.op_type) {
+            return self.microsoft(node, name);
         }
         let domain = if domain.is_empty() { String::new() } else { format!("{domain}::") };
         Err(Error::unsupported(format!("operator {domain}{}", node.op_type)))

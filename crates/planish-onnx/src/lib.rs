@@ -16,6 +16,7 @@ mod external;
 mod import;
 mod legacy;
 mod lower;
+mod microsoft;
 mod operator;
 mod opset;
 mod proto;

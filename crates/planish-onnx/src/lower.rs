@@ -2,6 +2,7 @@
 
 use planish_graph::ops::math::softmax::Softmax;
 use planish_graph::ops::nn::fused::{ConvAdd, FusedActivation};
+use planish_graph::ops::nn::quantized::fused::{Grid, Quantised};
 use planish_graph::ops::{NodeReader, OperatorExt, WRITTEN_OPSET, read_operator};
 use planish_graph::{Attributes, DType, Graph, Node, Operator, Result, Tensor, Value, ValueId, unsupported};
 use std::collections::{BTreeMap, HashSet};
@@ -40,6 +41,9 @@ impl Lowering {
         }
         if let Some(fused) = node.op.as_op::<ConvAdd>() {
             return self.conv_add(node, fused);
+        }
+        if let Some(quantised) = node.op.as_op::<Quantised>() {
+            return self.quantised(node, quantised);
         }
         unsupported!(
             "{}: {}::{} has no counterpart among the standard operators",
@@ -110,6 +114,102 @@ impl Lowering {
         Ok(())
     }
 
+    /// The operator on numbers between conversions.
+    fn quantised(&mut self, node: &Node, quantised: &Quantised) -> Result<()> {
+        let mut numbers = Vec::with_capacity(node.inputs.len());
+        for (index, input) in node.inputs.iter().enumerate() {
+            numbers.push(match (input, quantised.input(index)) {
+                (Some(v), Some(grid)) => Some(self.convert(node, grid, false, *v, None)?),
+                (input, _) => *input,
+            });
+        }
+        let op = quantised.op.clone();
+        let made = |lowering: &mut Lowering, name: &str| {
+            let name = lowering.fresh_name(&format!("{}/{name}", node.name));
+            lowering.graph.add_value(Value { name, ..Value::default() })
+        };
+        let inner = quantised.inner.as_ref().zip(op.as_op::<ConvAdd>());
+        let y = match &quantised.output {
+            Some(_) => Some(made(self, "numbers")),
+            None => node.output(),
+        };
+        if let Some((inner, fused)) = inner {
+            // The convolution, its levels, the residual, the activation.
+            let residual = numbers.get(3).copied().flatten();
+            numbers.truncate(3);
+            let sums = self.push_between(node, Arc::new(fused.conv.clone()), numbers);
+            let levels = self.convert(node, inner, true, sums, None)?;
+            let between = self.convert(node, inner, false, levels, None)?;
+            let add = standard("Add", Attributes::new(), 2)?;
+            if fused.activation == FusedActivation::None {
+                let name = self.fresh_name(&format!("{}/Add", node.name));
+                self.graph.nodes.push(Node {
+                    name,
+                    op: add,
+                    inputs: vec![Some(between), residual],
+                    outputs: vec![y],
+                });
+            } else {
+                let sum = self.push_between(node, add, vec![Some(between), residual]);
+                self.activated(node, fused.activation, sum, y)?;
+            }
+        } else {
+            let name = node.name.clone();
+            let plain = Node { name, op, inputs: numbers, outputs: vec![y] };
+            if plain.op.domain().is_empty() { self.graph.nodes.push(plain) } else { self.node(&plain)? }
+        }
+        if let (Some(grid), Some(y)) = (&quantised.output, y) {
+            self.convert(node, grid, true, y, node.output())?;
+        }
+        Ok(())
+    }
+
+    /// A conversion to levels or from them, with its scale and zero point; of `result`, or a new value.
+    fn convert(
+        &mut self,
+        node: &Node,
+        grid: &Grid,
+        to_levels: bool,
+        v: ValueId,
+        result: Option<ValueId>,
+    ) -> Result<ValueId> {
+        let [scale, zero] = grid.tensors()?;
+        let mut inputs = vec![Some(v)];
+        for (name, tensor) in [("scale", scale), ("zero", zero)] {
+            let name = self.fresh_name(&format!("{}/{name}", node.name));
+            inputs.push(Some(self.graph.add_constant(&name, tensor)));
+        }
+        let op: Arc<dyn Operator> =
+            if to_levels { Arc::new(grid.quantize()) } else { Arc::new(grid.dequantize()) };
+        let Some(result) = result else { return Ok(self.push_between(node, op, inputs)) };
+        let name = self.fresh_name(&format!("{}/{}", node.name, op.name()));
+        self.graph.nodes.push(Node { name, op, inputs, outputs: vec![Some(result)] });
+        Ok(result)
+    }
+
+    /// An activation by itself.
+    fn activated(
+        &mut self,
+        node: &Node,
+        function: FusedActivation,
+        x: ValueId,
+        y: Option<ValueId>,
+    ) -> Result<()> {
+        let (name, parameters) = activation(function);
+        let op = standard(name.unwrap_or("Identity"), parameters, 1)?;
+        let inputs = self.clip_inputs(node, function, Some(x))?;
+        if function == FusedActivation::Silu {
+            let share = self.push_between(node, op, inputs);
+            let name = self.fresh_name(&format!("{}/Mul", node.name));
+            let op = standard("Mul", Attributes::new(), 2)?;
+            self.graph.nodes.push(Node { name, op, inputs: vec![Some(x), Some(share)], outputs: vec![y] });
+            return Ok(());
+        }
+        let name = self.fresh_name(&format!("{}/{}", node.name, op.name()));
+        self.graph.nodes.push(Node { name, op, inputs, outputs: vec![y] });
+        Ok(())
+    }
+
     /// Clip takes its bounds as constants of the element type.
     fn clip_inputs(
         &mut self,
@@ -120,7 +220,8 @@ impl Lowering {
         let FusedActivation::Clip { min, max } = activation else {
             return Ok(vec![x]);
         };
-        let weights = node.input(1).and_then(|w| self.graph.value(w).dtype).unwrap_or(DType::F32);
+        let weights = node.input(1).and_then(|w| self.graph.value(w).dtype).filter(|d| d.is_float());
+        let weights = weights.unwrap_or(DType::F32);
         let mut inputs = vec![x];
         for (name, bound) in [("min", min), ("max", max)] {
             let bound = Tensor::from_f64s(weights, &[], &[f64::from(bound)])?;
@@ -237,6 +338,42 @@ mod tests {
             for (a, b) in before.iter().zip(&after) {
                 assert!((a - b).abs() < 1e-6, "{activation:?} {with_residual}: {before:?} {after:?}");
             }
+        }
+    }
+
+    #[test]
+    fn quantised_operators_mean_the_same() {
+        let grid = |scale: f32, zero: u8| Some(Grid::levels(scale, zero));
+        let weights = Grid { dtype: DType::I8, axis: 0, scales: vec![0.5], zeros: vec![1] };
+        let input = Tensor::new(&[1, 1, 4], &[100u8, 3, 250, 127]).unwrap();
+        let functions = [
+            FusedActivation::None,
+            FusedActivation::Clip { min: -0.5, max: 9.0 },
+            FusedActivation::Silu,
+            FusedActivation::Tanh,
+        ];
+        for (activation, inner) in functions.into_iter().flat_map(|f| [(f, None), (f, grid(1.5, 128))]) {
+            let mut graph = Graph::new("g");
+            let x = graph.add_input("x", DType::U8, &[Dim::Fixed(1), Dim::Fixed(1), Dim::Fixed(4)]);
+            let w = graph.add_constant("w", Tensor::new(&[1, 1, 1], &[5i8]).unwrap());
+            let op = Quantised {
+                op: Arc::new(ConvAdd { conv: Conv::default(), activation }),
+                inputs: vec![grid(0.25, 100), Some(weights.clone()), None, grid(0.25, 100)],
+                output: grid(0.7, 20),
+                inner,
+            };
+            let y = graph.add_node("y", op, &[x, w]);
+            graph.nodes[0].inputs.extend([None, Some(x)]);
+            graph.outputs.push(y);
+            let lowered = to_standard(&graph).unwrap().unwrap();
+            lowered.validate().unwrap();
+            assert!(lowered.nodes.iter().all(|n| n.op.domain().is_empty()));
+            let before = reference::run(&graph, std::slice::from_ref(&input)).unwrap();
+            assert_eq!(
+                before,
+                reference::run(&lowered, std::slice::from_ref(&input)).unwrap(),
+                "{activation:?}"
+            );
         }
     }
 

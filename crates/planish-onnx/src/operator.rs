@@ -108,7 +108,7 @@ impl<'a, 'p> Importer<'a, 'p, '_> {
     }
 
     /// The values that a node's outputs were declared as; outputs left out at the end are not listed.
-    fn outputs(&self, node: &NodeProto<'a>) -> Vec<Option<ValueId>> {
+    pub(crate) fn outputs(&self, node: &NodeProto<'a>) -> Vec<Option<ValueId>> {
         let mut outputs: Vec<Option<ValueId>> =
             node.outputs.iter().map(|o| self.scopes.local(o).flatten()).collect();
         trim(&mut outputs);

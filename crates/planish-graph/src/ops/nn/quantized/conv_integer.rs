@@ -4,6 +4,7 @@
 //! adds an integer bias and brings them to the scale of its output (Jacob et al., 2018). The second is what older
 //! quantised models hold; newer ones say the same with QuantizeLinear and DequantizeLinear around Conv.
 
+use super::quantize::check_scales;
 use super::scales::requantize;
 use crate::attributes::Attributes;
 use crate::error::Result;
@@ -136,6 +137,7 @@ impl Operator for QLinearConv {
         let target = byte_type(inputs, 7)?;
         for scale in [1, 4, 6] {
             same_type(inputs, scale, DType::F32)?;
+            check_scales(inputs, scale)?;
         }
         same_type(inputs, 8, DType::I32)?;
         let shape = self.conv.infer_shape(inputs, 3, Some(8))?;

@@ -5,6 +5,7 @@
 //! and each column of `b`.
 
 use super::conv_integer::byte_type;
+use super::quantize::check_scales;
 use super::scales::requantize;
 use crate::attributes::Attributes;
 use crate::error::{Context, Result};
@@ -172,6 +173,9 @@ impl Operator for QLinearMatMul {
         }
         for index in [4, 6] {
             crate::ops::nn::checks::same_type(inputs, index, scale)?;
+        }
+        for index in [1, 4, 6] {
+            check_scales(inputs, index)?;
         }
         for index in [6, 7] {
             match required_fact(inputs, index)?.shape() {

@@ -2,6 +2,7 @@
 //! arXiv 1712.05877).
 
 pub mod conv_integer;
+pub mod fused;
 pub mod matmul_integer;
 pub mod quantize;
 pub mod scales;

@@ -43,6 +43,7 @@ impl Granularity {
     }
     /// Checks inputs 1 (scale) and 2 (zero point) against input 0, as far as their shapes are known.
     fn check(&self, inputs: &[Option<Fact>]) -> Result<()> {
+        check_scales(inputs, 1)?;
         let shape = |i: usize| optional_fact(inputs, i).and_then(|f| f.shape());
         if let (Some(x), Some(scale)) = (shape(0), shape(1)) {
             ScaleLayout::resolve(x, scale, self.axis, self.block_size)?;
@@ -64,6 +65,18 @@ impl Granularity {
             attributes = attributes.with("block_size", i64::try_from(self.block_size).unwrap_or(i64::MAX));
         }
         attributes
+    }
+}
+
+/// Refuses scales that mean nothing, where input `index` is known: each must be finite and above 0.
+pub(super) fn check_scales(inputs: &[Option<Fact>], index: usize) -> Result<()> {
+    let Some(scales) = optional_fact(inputs, index).and_then(|f| f.value.as_ref()) else { return Ok(()) };
+    let mut numbers = scales.to_f64s().into_iter();
+    match numbers.by_ref().enumerate().find(|(_, scale)| !scale.is_finite() || *scale <= 0.0) {
+        None => Ok(()),
+        Some((at, scale)) => {
+            invalid!("input {index}: scale {at} is {scale}, where a finite number above 0 is expected")
+        }
     }
 }
 
@@ -304,6 +317,12 @@ mod tests {
         let back = DequantizeLinear::default();
         assert!(back.infer(&[fact(DType::F32, &[2]), fact(DType::F32, &[])], 1).is_err());
         assert!(back.infer(&[fact(DType::I8, &[2, 3]), fact(DType::F32, &[2])], 1).is_err());
+        for scale in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            let scale = Tensor::new(&[3], &[1.0, scale, 1.0]).unwrap();
+            let given = [fact(DType::I8, &[2, 3]), Some(Fact::constant(&scale))];
+            let message = back.infer(&given, 1).unwrap_err().to_string();
+            assert!(message.contains("scale 1"), "{message}");
+        }
         let zero = [fact(DType::I8, &[2, 3]), fact(DType::F32, &[3]), fact(DType::I8, &[2])];
         assert!(back.infer(&zero, 1).is_err());
         assert!(DynamicQuantizeLinear.infer(&[fact(DType::F16, &[2])], 1).is_err());

@@ -1,0 +1,154 @@
+//! ONNX Runtime's own quantised operators (domain `com.microsoft`), told in ONNX's.
+//!
+//! Its quantiser writes them where it is not asked for QuantizeLinear and DequantizeLinear around standard operators. They
+//! mean just that, so that is what they become: from there on a network is the same however its file spells it.
+
+use crate::import::Importer;
+use crate::lower::standard;
+use crate::proto::NodeProto;
+use planish_graph::{Attributes, Node, Operator, Result, Value, ValueId, invalid, unsupported};
+use std::sync::Arc;
+
+/// The domain.
+pub(crate) const DOMAIN: &str = "com.microsoft";
+
+/// An operator on quantised tensors.
+struct Spelling {
+    name: &'static str,
+    /// The standard operator on numbers.
+    means: &'static str,
+    /// Where the quantised inputs stand, each followed by its scale and zero point.
+    inputs: &'static [usize],
+    /// Where scale and zero point of the output stand.
+    output: usize,
+}
+
+const SPELLINGS: [Spelling; 8] = [
+    Spelling { name: "QLinearAdd", means: "Add", inputs: &[0, 3], output: 6 },
+    Spelling { name: "QLinearMul", means: "Mul", inputs: &[0, 3], output: 6 },
+    Spelling { name: "QLinearLeakyRelu", means: "LeakyRelu", inputs: &[0], output: 3 },
+    Spelling { name: "QLinearSigmoid", means: "Sigmoid", inputs: &[0], output: 3 },
+    Spelling { name: "QLinearAveragePool", means: "AveragePool", inputs: &[0], output: 3 },
+    Spelling { name: "QLinearGlobalAveragePool", means: "GlobalAveragePool", inputs: &[0], output: 3 },
+    // As many inputs as there are.
+    Spelling { name: "QLinearConcat", means: "Concat", inputs: &[], output: 0 },
+    Spelling { name: "QGemm", means: "Gemm", inputs: &[0, 3], output: 7 },
+];
+
+/// Whether this is an operator that [`Importer::microsoft`] reads.
+pub(crate) fn is_read(domain: &str, operator: &str) -> bool {
+    let same = matches!(operator, "QuantizeLinear" | "DequantizeLinear");
+    domain == DOMAIN && (same || SPELLINGS.iter().any(|s| s.name == operator))
+}
+
+impl<'a, 'p> Importer<'a, 'p, '_> {
+    /// Adds the nodes that an operator of ONNX Runtime's stands for.
+    pub(crate) fn microsoft(&mut self, node: &'p NodeProto<'a>, name: &str) -> Result<()> {
+        if matches!(node.op_type, "QuantizeLinear" | "DequantizeLinear") {
+            return self.operator(node, "", name);
+        }
+        let Some(spelling) = SPELLINGS.iter().find(|s| s.name == node.op_type) else {
+            unsupported!("operator {DOMAIN}::{}", node.op_type)
+        };
+        let (mut attributes, _) = self.attributes(node)?;
+        if attributes.int("channels_last", 0)? != 0 {
+            unsupported!("operator {DOMAIN}::{} with attribute \"channels_last\"", node.op_type);
+        }
+        attributes.0.remove("channels_last");
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for &input in &node.inputs {
+            inputs.push(if input.is_empty() { None } else { self.scopes.resolve(input)? });
+        }
+        let [Some(result)] = self.outputs(node)[..] else {
+            invalid!("has {} outputs, where 1 is expected", node.outputs.len());
+        };
+        let concat = spelling.means == "Concat";
+        let starts: Vec<usize> =
+            if concat { (2..inputs.len()).step_by(3).collect() } else { spelling.inputs.to_vec() };
+        let given = |at: usize| inputs.get(at).copied().flatten();
+        let mut numbers = Vec::with_capacity(starts.len() + 1);
+        for start in starts {
+            let (Some(x), Some(scale)) = (given(start), given(start + 1)) else {
+                invalid!("input {start} or its scale is required and was left out");
+            };
+            let columns = spelling.means == "Gemm" && start > 0 && attributes.int("transB", 0)? != 0;
+            let axis = Attributes::new().with("axis", if columns { 0i64 } else { 1 });
+            let conversion = vec![Some(x), Some(scale), given(start + 2)];
+            numbers.push(Some(self.between(name, "DequantizeLinear", axis, conversion)?));
+        }
+        if spelling.means == "Gemm"
+            && let Some(bias) = given(6)
+        {
+            if attributes.float("alpha", 1.0)? != 1.0 {
+                unsupported!("operator {DOMAIN}::QGemm with a bias and attribute \"alpha\"");
+            }
+            let scale = self.between(name, "Mul", Attributes::new(), vec![given(1), given(4)])?;
+            let axis = Attributes::new().with("axis", 0i64);
+            numbers.push(Some(self.between(
+                name,
+                "DequantizeLinear",
+                axis,
+                vec![Some(bias), Some(scale)],
+            )?));
+        }
+        let Some(scale) = given(spelling.output) else {
+            // Of QGemm numbers may be asked for.
+            return self.place_between(name, spelling.means, attributes, numbers, result);
+        };
+        let y = self.between(name, spelling.means, attributes, numbers)?;
+        let zero = given(spelling.output + 1);
+        self.place_between(
+            name,
+            "QuantizeLinear",
+            Attributes::new(),
+            vec![Some(y), Some(scale), zero],
+            result,
+        )
+    }
+
+    /// Adds a node for a standard operator and returns its new output.
+    fn between(
+        &mut self,
+        name: &str,
+        operator: &str,
+        attributes: Attributes,
+        inputs: Vec<Option<ValueId>>,
+    ) -> Result<ValueId> {
+        let building = self.scopes.building();
+        let output = building.fresh_name(&format!("{name}/{operator}"));
+        let output = building.graph.add_value(Value { name: output, ..Value::default() });
+        self.place_between(name, operator, attributes, inputs, output)?;
+        Ok(output)
+    }
+
+    /// Adds a node for a standard operator that makes `output`.
+    fn place_between(
+        &mut self,
+        name: &str,
+        operator: &str,
+        attributes: Attributes,
+        mut inputs: Vec<Option<ValueId>>,
+        output: ValueId,
+    ) -> Result<()> {
+        while inputs.last() == Some(&None) {
+            inputs.pop();
+        }
+        let op: Arc<dyn Operator> = standard(operator, attributes, inputs.len())?;
+        let outputs = vec![Some(output)];
+        op.arity().check(&inputs, &outputs)?;
+        let name = format!("{name}/{operator}");
+        self.scopes.building().graph.nodes.push(Node { name, op, inputs, outputs });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_its_own_domain_is_read() {
+        assert!(is_read(DOMAIN, "QLinearAdd") && is_read(DOMAIN, "DequantizeLinear"));
+        assert!(!is_read("", "QLinearAdd") && !is_read(DOMAIN, "QLinearConv"));
+    }
+}
