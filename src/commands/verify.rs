@@ -50,6 +50,7 @@ impl Arguments {
             ElementType::F32 => 1e-3,
             // Some ten roundings to 8 bits, one after the other.
             ElementType::Bf16 => 0.05,
+            ElementType::U8 => 1e-3,
         })
     }
 }

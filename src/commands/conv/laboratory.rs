@@ -6,7 +6,7 @@ use super::shape;
 use planish::report::stats::Summary;
 use planish::report::table::bytes;
 use planish_cpu::conv::reference::convolve_at;
-use planish_cpu::conv::{ConvAlgorithm, ConvProblem, algorithms};
+use planish_cpu::conv::{ConvAlgorithm, ConvProblem, Weights, algorithms};
 use planish_cpu::element::ElementType;
 use planish_cpu::for_element;
 use planish_cpu::isa::Isa;
@@ -212,7 +212,7 @@ impl Laboratory {
             }
             let prepared = algorithm
                 .accepts(problem, self.isa)
-                .and_then(|()| algorithm.prepare(problem, self.isa, weights, Some(bias)));
+                .and_then(|()| algorithm.prepare(problem, self.isa, Weights::new(weights, Some(bias))));
             let prepared = match prepared {
                 Ok(prepared) => prepared,
                 Err(why) => {
@@ -269,6 +269,9 @@ fn rounded(numbers: Tensor, element: ElementType) -> Result<(Tensor, Tensor)> {
         ElementType::Bf16 => {
             let kept = Tensor::from_f64s(DType::BF16, numbers.shape(), &numbers.to_f64s())?;
             Ok((Tensor::new(numbers.shape(), &kept.to_f32s())?, kept))
+        }
+        ElementType::U8 => {
+            Err(Error::unsupported("a convolution on levels is timed in its network: planish bench"))
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::shapes;
 use crate::commands::conv::shape;
 use planish::report::progress::Progress;
-use planish_cpu::conv::{ConvAlgorithm, ConvProblem, PreparedConv, algorithms};
+use planish_cpu::conv::{ConvAlgorithm, ConvProblem, PreparedConv, Weights, algorithms};
 use planish_cpu::copy::to_channels_last;
 use planish_cpu::isa::Isa;
 use planish_cpu::rates::{Rate, Rates, Work};
@@ -143,7 +143,9 @@ fn candidates(problem: &ConvProblem, isa: Isa, threads: usize) -> Result<Vec<Pre
     }
     let weights = weights.as_slice::<f32>()?;
     let likely = estimates.into_iter().filter(|(_, estimate)| *estimate <= HOPELESS * least);
-    likely.map(|(a, _)| Ok((a, a.prepare(problem, isa, weights, None).map_err(Error::invalid)?))).collect()
+    likely
+        .map(|(a, _)| Ok((a, a.prepare(problem, isa, Weights::new(weights, None)).map_err(Error::invalid)?)))
+        .collect()
 }
 
 /// The least milliseconds of making the input of a convolution channels-last.

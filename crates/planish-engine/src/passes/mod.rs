@@ -15,7 +15,10 @@
 //! 4. `symbolic-shapes`, `identities`, `channel-shuffles`, `channels-first`, `reshapes`: nothing stands between the nodes
 //!    of a pattern any more. Shuffles are looked for before chains of reshapes are merged, which would hide their ends.
 //! 5. `global-pools`, `pads`, `activations`, `matrix-bias`: the many spellings of a layer become one.
-//! 6. `absorb-affine`, then `fuse-convolutions`, which would hide the convolution's plain result from all others.
+//! 6. `quantised-spelling`, `unsigned-levels`: quantised networks in one spelling and one signedness.
+//! 7. `absorb-affine`, then `fuse-convolutions`, which would hide the convolution's plain result from all others.
+//! 8. `quantised-movement`, `quantised-limits`, `absorb-conversions`, `quantised-residuals`: what is left between two
+//!    conversions is computed on levels. Last, because no other pass looks into such operators.
 
 mod absorb_affine;
 mod activations;
@@ -23,6 +26,7 @@ mod channel_shuffles;
 mod channels_first;
 mod common;
 mod dead_code;
+mod dequantise_constants;
 mod fold_constants;
 mod fuse_convolutions;
 mod global_pools;
@@ -32,6 +36,7 @@ mod known_contents;
 mod matrix_bias;
 mod pads;
 mod pattern;
+mod quantised;
 #[cfg(test)]
 mod random;
 mod reshapes;
@@ -40,6 +45,7 @@ mod specialise;
 mod symbolic_shapes;
 #[cfg(test)]
 pub(crate) mod testing;
+mod unsigned_levels;
 
 pub(crate) use absorb_affine::{Affine, channel_map};
 pub(crate) use pattern::per_channel;
@@ -73,8 +79,14 @@ pub fn passes() -> &'static [&'static dyn Pass] {
         &pads::Pads,
         &activations::Activations,
         &matrix_bias::MatrixBias,
+        &quantised::spelling::QuantisedSpelling,
+        &unsigned_levels::UnsignedLevels,
         &absorb_affine::AbsorbAffine,
         &fuse_convolutions::FuseConvolutions,
+        &quantised::movement::QuantisedMovement,
+        &quantised::limits::QuantisedLimits,
+        &quantised::absorb::AbsorbConversions,
+        &quantised::residual::QuantisedResiduals,
     ]
 }
 

@@ -140,6 +140,11 @@ impl<'g> Rewriter<'g> {
         (self.use_count(value) == 1).then_some(*node)
     }
 
+    /// The nodes that read `value`, each once for every input that does.
+    pub fn readers(&self, value: ValueId) -> impl Iterator<Item = NodeId> + '_ {
+        self.uses[value.0 as usize].iter().map(|(node, _)| *node)
+    }
+
     /// A name that is not taken: `wish`, or `wish` with a number.
     pub fn fresh_name(&mut self, wish: &str) -> String {
         let (taken, tried) = self.names.get_or_insert_with(|| {

@@ -4,10 +4,11 @@
 //! constant, residual additions are known not to broadcast, branches that depend on shapes are decided.
 
 use super::dead_code::DeadCode;
+use super::dequantise_constants::DequantiseConstants;
 use super::known_contents::KnownContents;
 use super::known_contents::input_facts;
 use super::rewrite::fixed_dims;
-use super::{Pass, PassReport, passes, run_passes};
+use super::{Pass, PassReport, passes, run_pass, run_passes};
 use planish_graph::infer::{check_shape, infer};
 use planish_graph::{Error, Fact, Graph, Result};
 
@@ -24,7 +25,14 @@ pub struct Specialised {
 
 /// `graph` for inputs of these shapes (one for each input, in order), with all passes run.
 pub fn specialise(graph: &Graph, input_shapes: &[Vec<usize>]) -> Result<Specialised> {
-    resolve(graph, input_shapes, passes())
+    let mut specialised = resolve(graph, input_shapes, passes())?;
+    // What no integer kernel took is computed in numbers: nothing is left to be said by the integers.
+    if let Some(report) = run_pass(&DequantiseConstants, &mut specialised.graph)? {
+        let done = resolve(&specialised.graph, input_shapes, passes())?;
+        let reports = specialised.reports.into_iter().chain([report]).chain(done.reports).collect();
+        specialised = Specialised { reports, ..done };
+    }
+    Ok(specialised)
 }
 
 /// [`specialise`] without simplifying anything: only what follows from the shapes alone becomes constant, because plans

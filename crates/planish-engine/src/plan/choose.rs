@@ -5,10 +5,11 @@
 //! fastest wins; times are remembered in [`Wisdom`] under the whole problem, so that the next session need not measure.
 //! Packed weights are kept and shared by all plans of a session.
 
+use super::integer_sums::IntegerSums;
 use super::rates;
 use super::tune::{self, Contender, Contest, Tuning};
 use super::wisdom::{self, Winner, Wisdom};
-use planish_cpu::conv::{ConvProblem, PreparedConv, WeightsKey, algorithms, plain_error};
+use planish_cpu::conv::{ConvProblem, PreparedConv, SumLevels, Weights, WeightsKey, algorithms, plain_error};
 use planish_cpu::element::{ElementType, Factor};
 use planish_cpu::isa::Isa;
 use planish_cpu::matmul::PackedMatrix;
@@ -81,10 +82,34 @@ pub(crate) struct Request<'a> {
     pub(crate) problem: ConvProblem,
     pub(crate) weights: &'a Tensor,
     pub(crate) bias: Option<&'a Tensor>,
+    /// Where the convolution is on levels, what its integer sums mean; the weights are integers then.
+    pub(crate) sums: Option<IntegerSums>,
 }
 
+/// What packed weights depend on besides the weights themselves, where the convolution is on levels.
+type SumsKey = (u8, Vec<i32>, Vec<u32>);
+
+fn sums_key(sums: &IntegerSums) -> SumsKey {
+    (sums.input_zero, sums.bias.clone(), sums.scales.iter().map(|s| s.to_bits()).collect())
+}
+
+impl Request<'_> {
+    /// The weights as kernels take them.
+    fn numbers(&self) -> Result<Weights<'_>> {
+        if let Some(IntegerSums { values, input_zero, bias, scales }) = &self.sums {
+            let levels = SumLevels { input_zero: *input_zero, bias: Some(bias), scales };
+            return Ok(Weights { values, bias: None, levels: Some(levels) });
+        }
+        let bias = self.bias.map(|b| b.as_slice::<f32>()).transpose()?;
+        Ok(Weights::new(self.weights.as_slice::<f32>()?, bias))
+    }
+}
+
+/// What packed weights were packed from: the addresses of weights and bias, and what their sums mean.
+type Origin = (usize, usize, Option<SumsKey>, WeightsKey);
+
 /// Packed weights by what they were packed from; the tensors are kept, so that their addresses stay theirs.
-type PackedWeights = HashMap<(usize, usize, WeightsKey), (Tensor, Option<Tensor>, Arc<dyn PreparedConv>)>;
+type PackedWeights = HashMap<Origin, (Tensor, Option<Tensor>, Arc<dyn PreparedConv>)>;
 
 /// Packed matrices by address, orientation and scale of what they were packed from and the element they were packed to.
 type PackedMatrices = HashMap<(usize, bool, u32, ElementType), (Tensor, Arc<dyn Any + Send + Sync>)>;
@@ -172,12 +197,18 @@ impl Chooser {
         self.options.only.is_none()
     }
 
+    /// Whether candidates are measured.
+    pub(crate) fn is_tuned(&self) -> bool {
+        self.options.tune.is_some()
+    }
+
     /// Measures the candidates of a network's convolutions, where that was asked for and they are not remembered.
     pub(crate) fn tune(&self, requests: &[Request<'_>], pool: &ThreadPool) -> Result<()> {
         let Some(tuning) = &self.options.tune else { return Ok(()) };
         let mut contests: Vec<Contest<'_>> = Vec::new();
         let mut known: HashMap<&ConvProblem, Option<usize>> = HashMap::new();
-        for Request { problem, weights, bias } in requests {
+        for request in requests {
+            let problem = &request.problem;
             if let Some(contest) = known.get(problem) {
                 contest.iter().for_each(|&c| contests[c].nodes += 1);
                 continue;
@@ -186,15 +217,8 @@ impl Chooser {
             let contest = (!remembered && problem.batch > 0).then_some(contests.len());
             known.insert(problem, contest);
             if contest.is_some() {
-                let bias = bias.map(|b| b.as_slice::<f32>()).transpose()?;
                 let contenders = self.contenders(problem);
-                contests.push(Contest {
-                    problem,
-                    weights: weights.as_slice::<f32>()?,
-                    bias,
-                    nodes: 1,
-                    contenders,
-                });
+                contests.push(Contest { problem, weights: request.numbers()?, nodes: 1, contenders });
             }
         }
         tune::tune(&mut contests, tuning, self.isa, pool, |contest| {
@@ -238,19 +262,17 @@ impl Chooser {
 
     /// The packed weights, which all plans of the session share.
     fn prepared(&self, name: &str, request: &Request<'_>) -> Result<Arc<dyn PreparedConv>> {
-        let Request { problem, weights, bias } = request;
+        let Request { problem, weights, bias, sums } = request;
         let found = algorithms().iter().find(|a| a.name() == name);
         let algorithm = found.ok_or_else(|| Error::invalid(format!("no algorithm is named {name}")))?;
         let address = |t: Option<&Tensor>| t.map_or(0, |t| t.bytes().as_ptr() as usize);
-        let key = (address(Some(weights)), address(*bias), algorithm.weights_key(problem, self.isa));
+        let sums = sums.as_ref().map(sums_key);
+        let key = (address(Some(weights)), address(*bias), sums, algorithm.weights_key(problem, self.isa));
         if let Some((_, _, prepared)) = lock(&self.packed).get(&key) {
             return Ok(prepared.clone());
         }
-        let bias_values = bias.map(|b| b.as_slice::<f32>()).transpose()?;
-        let prepared: Arc<dyn PreparedConv> = algorithm
-            .prepare(problem, self.isa, weights.as_slice::<f32>()?, bias_values)
-            .map_err(Error::invalid)?
-            .into();
+        let prepared = algorithm.prepare(problem, self.isa, request.numbers()?).map_err(Error::invalid)?;
+        let prepared: Arc<dyn PreparedConv> = prepared.into();
         lock(&self.packed).insert(key, ((*weights).clone(), bias.cloned(), prepared.clone()));
         Ok(prepared)
     }

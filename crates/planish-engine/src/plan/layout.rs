@@ -17,14 +17,14 @@
 use super::cut::{Cut, FAR, NEAR, NEVER};
 use super::lower::{self, Facts};
 use planish_cpu::rates::{Rate, Rates};
-use planish_graph::{DType, Fact, Node, ValueId};
+use planish_graph::{Fact, Node, ValueId};
 
 /// How a value's elements are ordered in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Layout {
     /// Row-major in ONNX's axis order.
     Plain,
-    /// Batch, spatial axes, channels: axis 1 comes last. Only for `f32` of rank 3 and more.
+    /// Batch, spatial axes, channels: axis 1 comes last. Only for `f32` and `u8` of rank 3 and more.
     ChannelsLast,
 }
 
@@ -64,7 +64,7 @@ pub(crate) enum Wish {
 
 /// Whether a value may be kept channels-last at all.
 pub(crate) fn may_be_channels_last(fact: Option<&Fact>) -> bool {
-    fact.is_some_and(|f| f.dtype == DType::F32 && f.shape().is_some_and(|s| s.len() >= 3))
+    fact.is_some_and(|f| lower::is_kept(f) && f.shape().is_some_and(|s| s.len() >= 3))
 }
 
 /// What moving memory takes, in picoseconds.
@@ -106,7 +106,7 @@ fn follow(known: &Facts<'_>) -> Vec<Layout> {
                 Wish::ChannelsLast => true,
                 Wish::Plain => false,
                 Wish::Follow => node.inputs.iter().flatten().any(|i| {
-                    known.shape(*i).is_some_and(|s| s.len() == rank)
+                    known.kept(*i).is_some_and(|s| s.len() == rank)
                         && layouts[i.0 as usize] == Layout::ChannelsLast
                 }),
             };
@@ -204,7 +204,7 @@ impl<'a> Search<'a> {
         let made = produced.flat_map(|(node, thing)| node.outputs.iter().flatten().map(move |v| (*v, thing)));
         let given = graph.inputs.iter().map(|v| (*v, FAR));
         for (v, maker) in made.chain(given) {
-            let shape = self.known.shape(v).unwrap_or_default();
+            let shape = self.known.kept(v).unwrap_or_default();
             if self.known.rank_of_candidate(v).is_none() || lower::layouts_agree(shape) {
                 continue;
             }
@@ -254,7 +254,7 @@ mod tests {
     use planish_graph::ops::math::unary::{Unary, UnaryFunction};
     use planish_graph::ops::movement::{flatten::Flatten, slice::Slice};
     use planish_graph::ops::nn::conv::Conv;
-    use planish_graph::{Dim, Graph};
+    use planish_graph::{DType, Dim, Graph};
 
     fn conv(g: &mut Graph, name: &str, x: ValueId, channels: usize) -> ValueId {
         let w = weights(g, &format!("{name}.w"), &[channels, channels, 1, 1]);

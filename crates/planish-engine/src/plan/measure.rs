@@ -136,7 +136,7 @@ fn touch<T: Copy>(numbers: &[T]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use planish_cpu::conv::algorithms;
+    use planish_cpu::conv::{Weights, algorithms};
     use planish_cpu::element::ElementType;
     use planish_cpu::isa::Isa;
 
@@ -155,7 +155,7 @@ mod tests {
         let weights = vec![0.5; problem.weights_len()];
         let able = algorithms().iter().filter(|a| a.accepts(problem, Isa::Portable).is_ok());
         let prepared: Vec<_> =
-            able.map(|a| a.prepare(problem, Isa::Portable, &weights, None).unwrap()).collect();
+            able.map(|a| a.prepare(problem, Isa::Portable, Weights::new(&weights, None)).unwrap()).collect();
         let candidates: Vec<&dyn PreparedConv> = prepared.iter().map(|p| p.as_ref()).collect();
         let effort = Effort { rounds: [2, 3], time: Duration::ZERO, beaten: 1.5 };
         let times = bench.race(problem, &candidates, effort).unwrap();

@@ -9,6 +9,7 @@
 pub mod choose;
 pub(crate) mod cut;
 pub mod fit;
+pub(crate) mod integer_sums;
 pub(crate) mod layout;
 pub(crate) mod lower;
 pub mod measure;
@@ -58,7 +59,7 @@ pub(crate) enum Operand {
     /// In the arena.
     Buffer(BufferView),
     /// An input of the graph, seen as dense rows.
-    Input { index: usize, rows: usize, channels: usize },
+    Input { index: usize, rows: usize, channels: usize, element: ElementType },
     /// A constant, seen as dense rows.
     Constant { tensor: Tensor, rows: usize, channels: usize },
     /// A tensor made at run time, by slot.
@@ -70,8 +71,13 @@ impl Operand {
     pub(crate) fn element(&self) -> ElementType {
         match self {
             Operand::Buffer(view) => view.element,
-            Operand::Constant { tensor, .. } if tensor.dtype() == DType::BF16 => ElementType::Bf16,
-            Operand::Input { .. } | Operand::Constant { .. } | Operand::Heap(_) => ElementType::F32,
+            Operand::Input { element, .. } => *element,
+            Operand::Constant { tensor, .. } => match tensor.dtype() {
+                DType::BF16 => ElementType::Bf16,
+                DType::U8 => ElementType::U8,
+                _ => ElementType::F32,
+            },
+            Operand::Heap(_) => ElementType::F32,
         }
     }
     /// Whether consecutive rows follow each other without a gap.
@@ -85,8 +91,8 @@ impl Operand {
     pub(crate) fn reshaped(&self, new_rows: usize, new_channels: usize) -> Operand {
         match self {
             Operand::Buffer(view) => Operand::Buffer(view.reshaped(new_rows, new_channels)),
-            Operand::Input { index, .. } => {
-                Operand::Input { index: *index, rows: new_rows, channels: new_channels }
+            Operand::Input { index, element, .. } => {
+                Operand::Input { index: *index, rows: new_rows, channels: new_channels, element: *element }
             }
             Operand::Constant { tensor, .. } => {
                 Operand::Constant { tensor: tensor.clone(), rows: new_rows, channels: new_channels }

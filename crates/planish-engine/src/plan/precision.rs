@@ -3,12 +3,13 @@
 //! Convolutions and matrix products read and write short values: that is where the time goes, and what stands between
 //! them channels-last follows. Everything else computes as the graph says: a value is converted once where somebody wants
 //! it otherwise. What a graph takes and gives is never short, and neither is arithmetic outside of the spatial world:
-//! a detector's boxes would be off by whole pixels.
+//! a detector's boxes would be off by whole pixels. What the graph itself has as `u8`, the levels of quantised networks, is
+//! kept as that whatever is asked for.
 
 use super::layout::Layout;
 use super::lower::{self, Facts};
 use planish_cpu::element::ElementType;
-use planish_graph::DType;
+use planish_graph::{DType, Fact};
 
 /// What an operator's kernel does with values that are kept short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +27,11 @@ pub(crate) enum Keeps {
 /// What every value of a specialised graph is kept as, where `element` is asked for.
 pub(crate) fn assign(known: &Facts<'_>, layouts: &[Layout], element: ElementType) -> Vec<ElementType> {
     let Facts { graph, facts } = *known;
-    let mut elements = vec![ElementType::F32; graph.values.len()];
+    let kept = |fact: &Option<Fact>| match fact {
+        Some(fact) if lower::is_kept(fact) && fact.dtype == DType::U8 => ElementType::U8,
+        _ => ElementType::F32,
+    };
+    let mut elements: Vec<ElementType> = facts.iter().map(kept).collect();
     if element == ElementType::F32 {
         return elements;
     }

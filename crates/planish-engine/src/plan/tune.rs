@@ -6,7 +6,7 @@
 //! by itself, when the time is over, or when whoever watches says stop.
 
 use super::measure::{Bench, Effort};
-use planish_cpu::conv::{ConvAlgorithm, ConvProblem, PreparedConv};
+use planish_cpu::conv::{ConvAlgorithm, ConvProblem, PreparedConv, Weights};
 use planish_cpu::isa::Isa;
 use planish_cpu::threads::ThreadPool;
 use planish_graph::{Error, ErrorKind, Result};
@@ -79,8 +79,7 @@ pub(super) struct Contender {
 pub(super) struct Contest<'a> {
     pub(super) problem: &'a ConvProblem,
     /// In ONNX's order.
-    pub(super) weights: &'a [f32],
-    pub(super) bias: Option<&'a [f32]>,
+    pub(super) weights: Weights<'a>,
     /// How many nodes of the network are this convolution.
     pub(super) nodes: usize,
     /// Cheapest estimate first.
@@ -110,7 +109,7 @@ impl Contest<'_> {
     fn measure(&mut self, open: &[usize], isa: Isa, bench: &mut Bench<'_>) -> Result<()> {
         let pack = |&i: &usize| {
             let algorithm = self.contenders[i].algorithm;
-            algorithm.prepare(self.problem, isa, self.weights, self.bias).map_err(Error::invalid)
+            algorithm.prepare(self.problem, isa, self.weights).map_err(Error::invalid)
         };
         let prepared: Vec<Box<dyn PreparedConv>> = open.iter().map(pack).collect::<Result<_>>()?;
         let candidates: Vec<&dyn PreparedConv> = prepared.iter().map(|p| p.as_ref()).collect();
@@ -186,7 +185,7 @@ mod tests {
             measured: f64::INFINITY,
         };
         let contenders = able.enumerate().map(contender).collect();
-        Contest { problem, weights, bias: None, nodes: 1, contenders }
+        Contest { problem, weights: Weights::new(weights, None), nodes: 1, contenders }
     }
 
     #[test]

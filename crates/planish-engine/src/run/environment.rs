@@ -4,6 +4,7 @@ use crate::plan::layout::Layout;
 use crate::plan::{BufferView, Operand};
 use crate::run::arena::Arena;
 use planish_cpu::element::Element;
+use planish_cpu::for_element;
 use planish_cpu::isa::Isa;
 use planish_cpu::strided::{Strided, StridedMut};
 use planish_cpu::threads::ThreadPool;
@@ -44,7 +45,7 @@ impl Environment<'_> {
             Operand::Buffer(view) => {
                 (self.address::<T>(view).cast_const(), (view.rows, view.channels, view.row_stride))
             }
-            Operand::Input { index, rows, channels } => {
+            Operand::Input { index, rows, channels, .. } => {
                 (self.inputs[*index].as_slice::<T>()?.as_ptr(), (*rows, *channels, *channels))
             }
             Operand::Constant { tensor, rows, channels } => {
@@ -114,29 +115,34 @@ impl Environment<'_> {
             Operand::Heap(slot) => {
                 self.heap[*slot].clone().ok_or_else(|| Error::invalid("a tensor was read before it was made"))
             }
-            Operand::Buffer(_) => {
-                let rows = self.rows::<f32>(operand)?;
+            Operand::Buffer(view) => for_element!(view.element, T => {
+                let rows = self.rows::<T>(operand)?;
                 let shape = shape.ok_or_else(|| Error::invalid("a buffer without a shape was read"))?;
-                let mut tensor = Tensor::zeros(planish_graph::DType::F32, shape)?;
-                let target = tensor.as_mut_slice::<f32>()?;
+                let mut tensor = Tensor::zeros(<T as planish_graph::Element>::DTYPE, shape)?;
+                let target = tensor.as_mut_slice::<T>()?;
                 for (r, piece) in target.chunks_exact_mut(rows.channels().max(1)).enumerate() {
                     piece.copy_from_slice(rows.row(r));
                 }
                 Ok(tensor)
-            }
+            }),
         }
     }
 
-    /// Copies an `f32` tensor in ONNX's order into a view that is in `layout`.
+    /// Copies a tensor in ONNX's order into a view of its element that is in `layout`.
     pub(crate) fn store(&mut self, view: &BufferView, layout: Layout, tensor: &Tensor) -> Result<()> {
-        let source = tensor.as_slice::<f32>()?;
+        for_element!(view.element, T => self.store_as::<T>(view, layout, tensor))
+    }
+
+    /// [`Self::store`] of this element.
+    fn store_as<T: Stored>(&mut self, view: &BufferView, layout: Layout, tensor: &Tensor) -> Result<()> {
+        let source = tensor.as_slice::<T>()?;
         if source.len() != view.rows * view.channels {
             return Err(Error::invalid(format!(
                 "made shape {:?}, which is not what was planned",
                 tensor.shape()
             )));
         }
-        let mut target = self.rows_mut(view);
+        let mut target = self.rows_mut::<T>(view);
         if layout == Layout::ChannelsLast {
             planish_cpu::copy::to_channels_last(self.isa, self.pool, tensor.shape()[0], source, target);
             return Ok(());

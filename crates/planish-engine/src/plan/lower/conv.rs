@@ -1,5 +1,6 @@
 //! Convolutions with constant weights, plain and transposed, with everything fused behind them.
 
+use super::quantised::{self, Levels};
 use super::{Abilities, Facts, Family, Keeps, Layout, Lowering, Operand, Wish, chain};
 use crate::plan::choose::Request;
 use planish_cpu::conv::{ConvCall, ConvProblem, PreparedTransposed, TransposedProblem};
@@ -43,7 +44,7 @@ pub(super) fn parts(node: &Node) -> Option<(&Conv, FusedActivation)> {
 }
 
 /// The problem that a node poses to the kernels.
-fn problem(conv: &Conv, input: &[usize], weights: &[usize]) -> Result<ConvProblem> {
+pub(super) fn problem(conv: &Conv, input: &[usize], weights: &[usize]) -> Result<ConvProblem> {
     let resolved = conv.resolve(input, weights)?;
     let channels = [resolved.in_channels, resolved.out_channels, resolved.group];
     let window = resolved.window.volumetric();
@@ -90,10 +91,12 @@ fn transposed_problem(op: &ConvTranspose, input: &[usize], weights: &[usize]) ->
 
 /// Every convolution of the graph that will be given an algorithm.
 pub(super) fn requests<'a>(known: &Facts<'a>, elements: &[ElementType]) -> Vec<Request<'a>> {
-    let wanted = known.graph.nodes.iter().filter(|node| parts(node).is_some());
-    wanted
-        .filter(|node| Convolutions.wish(node, known).is_some())
-        .filter_map(|node| request(node, known, elements))
+    let nodes = known.graph.nodes.iter();
+    nodes
+        .filter_map(|node| match parts(node) {
+            Some(_) => Convolutions.wish(node, known).and_then(|_| request(node, known, elements)),
+            None => Levels.wish(node, known).and_then(|_| quantised::request(node, known)),
+        })
         .collect()
 }
 
@@ -103,7 +106,7 @@ pub(super) fn request<'a>(node: &Node, known: &Facts<'a>, elements: &[ElementTyp
     let weights = known.constant(node, 1)?;
     let problem = problem(conv, known.input(node, 0)?, weights.shape()).ok()?;
     let problem = ConvProblem { element: elements[node.output()?.0 as usize], ..problem };
-    Some(Request { problem, weights, bias: known.constant(node, 2) })
+    Some(Request { problem, weights, bias: known.constant(node, 2), sums: None })
 }
 
 impl Family for TransposedConvolutions {

@@ -1,12 +1,12 @@
 //! Functions of single elements, alone or of two tensors that broadcast, in whatever layout their input is in.
 
 use super::follow::Behind;
-use super::{Abilities, Facts, Family, Keeps, Layout, Lowering, Operand, Wish};
+use super::{Abilities, Facts, Family, Keeps, Layout, Lowering, Operand, Wish, no_levels};
 use crate::run::environment::{Environment, Stored};
 use planish_cpu::element::ElementType;
 use planish_cpu::elementwise::{Binary as BinaryKernel, Unary as UnaryKernel, binary, unary};
 use planish_cpu::epilogue::Activation as Epilogue;
-use planish_cpu::for_element;
+use planish_cpu::for_float;
 use planish_cpu::strided::MAX_RANK;
 use planish_graph::ops::math::activation::{Activation, ActivationFunction};
 use planish_graph::ops::math::binary::{Binary, BinaryFunction};
@@ -148,10 +148,10 @@ impl Family for Elementwise {
             let info = l.info(node, "elementwise", "follows its input's layout");
             let from = operand.clone();
             l.push(info, &[&operand], &[&target], move |env| {
-                for_element!(element, T => {
+                for_float!(element, T => {
                     let (input, output) = (env.rows::<T>(&from)?, env.rows_mut(&target));
                     unary(env.isa, env.pool, function, input, output);
-                });
+                }, else return Err(no_levels()));
                 Ok(())
             });
             return Ok(());
@@ -167,11 +167,11 @@ impl Family for Elementwise {
         let info = l.info(node, "elementwise", "follows its input's layout");
         let reads = [a.operand.clone(), b.operand.clone()];
         l.push(info, &reads.iter().collect::<Vec<_>>(), &[&target], move |env| {
-            for_element!(element, T => {
+            for_float!(element, T => {
                 let (a, b) = (a.view::<T>(env)?, b.view(env)?);
                 let output = env.strided_mut(&target, &physical);
                 binary(env.isa, env.pool, function, activation, a, b, output);
-            });
+            }, else return Err(no_levels()));
             Ok(())
         });
         Ok(())

@@ -4,6 +4,11 @@
 
 use planish_graph::{DType, Fact, Graph, Node, Tensor, ValueId};
 
+/// Whether a value has a place in the arena: an `f32`, or `u8` as the levels of quantised tensors are, of known shape.
+pub(crate) fn is_kept(fact: &Fact) -> bool {
+    matches!(fact.dtype, DType::F32 | DType::U8) && fact.shape.is_some()
+}
+
 /// What is known of the values of the graph that is being compiled.
 #[derive(Clone, Copy)]
 pub(crate) struct Facts<'a> {
@@ -23,6 +28,20 @@ impl<'a> Facts<'a> {
     /// The shape of a value, where it is an `f32` of known shape.
     pub(crate) fn shape(&self, v: ValueId) -> Option<&'a [usize]> {
         self.facts[v.0 as usize].as_ref().filter(|f| f.dtype == DType::F32)?.shape()
+    }
+    /// The shape of a value, where kernels that only move elements can work on it: see [`is_kept`].
+    pub(crate) fn kept(&self, v: ValueId) -> Option<&'a [usize]> {
+        self.facts[v.0 as usize].as_ref().filter(|f| is_kept(f))?.shape()
+    }
+    /// [`Self::kept`] of input `index` and the first output of `node`, where they are of one type.
+    pub(crate) fn moved(&self, node: &Node, index: usize) -> Option<(&'a [usize], &'a [usize])> {
+        let (x, y) = (node.input(index)?, node.output()?);
+        let dtype = |v: ValueId| self.facts[v.0 as usize].as_ref().map(|f| f.dtype);
+        if dtype(x) == dtype(y) { self.kept(x).zip(self.kept(y)) } else { None }
+    }
+    /// The shape of a value, where it is a `u8` of known shape: levels.
+    pub(crate) fn levels(&self, v: ValueId) -> Option<&'a [usize]> {
+        self.facts[v.0 as usize].as_ref().filter(|f| f.dtype == DType::U8)?.shape()
     }
     /// The content of input `index` of `node`, where it is constant.
     pub(crate) fn constant(&self, node: &Node, index: usize) -> Option<&'a Tensor> {

@@ -9,7 +9,7 @@ use super::{Facts, Layout, Lowering, Operand, elementwise, family};
 use crate::passes::{Affine, channel_map, per_channel};
 use crate::run::environment::{Environment, Stored};
 use planish_cpu::element::ElementType;
-use planish_cpu::epilogue::{Activation, Epilogue};
+use planish_cpu::epilogue::{Activation, Epilogue, Levels};
 use planish_graph::ops::math::binary::{Binary, BinaryFunction};
 use planish_graph::ops::math::prelu::PRelu;
 use planish_graph::{DType, Error, Node, OperatorExt, Result, ValueId};
@@ -53,6 +53,7 @@ pub(crate) struct Behind {
     pub(crate) activation: Activation,
     pub(crate) scale: Option<Vec<f32>>,
     pub(crate) shift: Option<Vec<f32>>,
+    pub(crate) levels: Levels,
 }
 
 impl Behind {
@@ -64,6 +65,7 @@ impl Behind {
             activation: self.activation,
             scale: self.scale.as_deref(),
             shift: self.shift.as_deref(),
+            levels: self.levels,
         })
     }
 }
@@ -208,7 +210,8 @@ impl Lowering<'_> {
         };
         let (scale, shift) = (numbers(|pair| pair.0, 1.0), numbers(|pair| pair.1, 0.0));
         let residual = found.residual.map(|v| self.operand_as(v, layout, element)).transpose()?;
-        let behind = Behind { residual, slopes: found.slopes, activation: found.activation, scale, shift };
+        let Followers { slopes, activation, .. } = found;
+        let behind = Behind { residual, slopes, activation, scale, shift, ..Behind::default() };
         Ok((made, behind))
     }
 }

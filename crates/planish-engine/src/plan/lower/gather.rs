@@ -2,6 +2,7 @@
 //! reference would copy all scores once for each class.
 
 use super::{Facts, Family, Layout, Lowering, Wish};
+use planish_cpu::for_element;
 use planish_cpu::gather::{IndexTable, gather};
 use planish_graph::ops::movement::gather::Gather;
 use planish_graph::tensor::index;
@@ -19,7 +20,7 @@ struct Picks {
 
 fn picks(node: &Node, facts: &Facts<'_>) -> Option<Picks> {
     let op = node.op.as_op::<Gather>()?;
-    let (shape, indices) = (facts.input(node, 0)?, facts.constant(node, 1)?);
+    let (shape, indices) = (facts.moved(node, 0)?.0, facts.constant(node, 1)?);
     let axis = index::axis(op.axis, shape.len()).ok()?;
     let extent = shape[axis];
     // An index outside is the reference's to refuse.
@@ -32,7 +33,6 @@ fn picks(node: &Node, facts: &Facts<'_>) -> Option<Picks> {
 
 impl Family for Gathers {
     fn wish(&self, node: &Node, facts: &Facts<'_>) -> Option<Wish> {
-        facts.output(node)?;
         picks(node, facts).map(|_| Wish::Plain)
     }
 
@@ -50,9 +50,11 @@ impl Family for Gathers {
         if indices.windows(2).all(|pair| pair[0] + 1 == pair[1]) {
             let info = l.info(node, "strided copy", reason);
             l.push(info, &[&operand], &[&target], move |env| {
-                let input = env.strided::<f32>(&from, &physical)?.window(1, first, count, 1);
-                let output = env.strided_mut(&to, &[outer, count, inner]);
-                planish_cpu::copy::copy(env.isa, env.pool, input, output);
+                for_element!(to.element, T => {
+                    let input = env.strided::<T>(&from, &physical)?.window(1, first, count, 1);
+                    let output = env.strided_mut(&to, &[outer, count, inner]);
+                    planish_cpu::copy::copy(env.isa, env.pool, input, output);
+                });
                 Ok(())
             });
             return Ok(());
@@ -61,8 +63,10 @@ impl Family for Gathers {
         let tables: [IndexTable; 3] = [whole(outer), indices.into_iter().map(Some).collect(), whole(inner)];
         let info = l.info(node, "index tables", reason);
         l.push(info, &[&operand], &[&target], move |env| {
-            let input = env.strided::<f32>(&from, &physical)?;
-            gather(env.pool, &tables, 0.0, input, env.strided_mut(&to, &[outer, count, inner]));
+            for_element!(to.element, T => {
+                let input = env.strided::<T>(&from, &physical)?;
+                gather(env.pool, &tables, T::default(), input, env.strided_mut(&to, &[outer, count, inner]));
+            });
             Ok(())
         });
         Ok(())

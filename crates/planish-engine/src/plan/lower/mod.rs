@@ -17,11 +17,13 @@ mod operands;
 mod outputs;
 mod pad;
 mod pool;
+mod quantise;
+mod quantised;
 mod reduce;
 mod resize;
 mod shuffle;
 
-pub(crate) use facts::Facts;
+pub(crate) use facts::{Facts, is_kept};
 pub(crate) use follow::Abilities;
 pub(crate) use operands::layouts_agree;
 
@@ -35,7 +37,7 @@ use crate::run::environment::Environment;
 use planish_cpu::element::ElementType;
 use planish_graph::error::Context;
 use planish_graph::limits::element_count;
-use planish_graph::{DType, Error, Fact, Graph, Node, Result, Tensor, ValueId};
+use planish_graph::{Error, Fact, Graph, Node, Result, Tensor, ValueId};
 use std::collections::{HashMap, HashSet};
 
 /// What the plan is made for.
@@ -105,6 +107,8 @@ static FAMILIES: &[&dyn Family] = &[
     &elementwise::Elementwise,
     &movement::Movement,
     &pool::Pools,
+    &quantise::Conversions,
+    &quantised::Levels,
     &matmul::MatrixProducts,
     &reduce::Reductions,
     &normalize::BatchNormalizations,
@@ -119,7 +123,7 @@ static FAMILIES: &[&dyn Family] = &[
 
 fn family(node: &Node, facts: &Facts<'_>) -> Option<(&'static dyn Family, Wish)> {
     // Kernels need not think of tensors without elements: there is nothing to be fast about.
-    let is_empty = |v: &ValueId| facts.shape(*v).is_some_and(|s| s.contains(&0));
+    let is_empty = |v: &ValueId| facts.kept(*v).is_some_and(|s| s.contains(&0));
     if node.inputs.iter().chain(&node.outputs).flatten().any(is_empty) {
         return None;
     }
@@ -163,7 +167,9 @@ pub(crate) fn lower(graph: &Graph, facts: &[Option<Fact>], target: &Target<'_>) 
     let elements = precision::assign(&known, &layouts, target.element);
     let placements = placement::assign(&known, &layouts, &elements);
     let followers = follow::assign(&known, &layouts, &elements);
-    target.chooser.tune(&conv::requests(&known, &elements), target.pool)?;
+    if target.chooser.is_tuned() {
+        target.chooser.tune(&conv::requests(&known, &elements), target.pool)?;
+    }
     let chains = chain::assign(&known, &layouts, &elements, &followers, target)?;
     let followed = followers.values().flat_map(|f| f.nodes.iter().copied());
     let done: HashSet<usize> = followed.chain(chains.inner()).collect();
@@ -228,6 +234,11 @@ pub(crate) fn lower(graph: &Graph, facts: &[Option<Fact>], target: &Target<'_>) 
     })
 }
 
+/// Why a kernel for numbers does not run on levels; plans never ask it to.
+fn no_levels() -> Error {
+    Error::invalid("a kernel for numbers was planned on levels")
+}
+
 /// The rows and channels as which a value of ONNX shape `shape` is seen in `layout`.
 pub(crate) fn rows_of(layout: Layout, shape: &[usize]) -> (usize, usize) {
     let physical = layout.physical(shape);
@@ -259,9 +270,9 @@ impl<'a> Lowering<'a> {
             Error::invalid(format!("the shape of \"{}\" is not known", self.graph.value(v).name))
         })
     }
-    /// Whether kernels can work on a value: `f32`, of known shape.
+    /// Whether kernels can work on a value.
     pub(crate) fn in_arena(&self, v: ValueId) -> bool {
-        self.fact(v).is_some_and(|f| f.dtype == DType::F32 && f.shape.is_some())
+        self.fact(v).is_some_and(is_kept)
     }
     /// The layout a value is kept in.
     pub(crate) fn layout(&self, v: ValueId) -> Layout {

@@ -45,7 +45,7 @@ fn puts_second_last(perm: &[usize]) -> bool {
 
 /// Of each axis of a value of shape `input`, the first index and the step that each output of a Slice or Split keeps.
 fn cuts(node: &Node, facts: &Facts<'_>, input: &[usize]) -> Option<Vec<Vec<(usize, isize, usize)>>> {
-    let outputs: Vec<&[usize]> = node.outputs.iter().map(|o| facts.shape((*o)?)).collect::<Option<_>>()?;
+    let outputs: Vec<&[usize]> = node.outputs.iter().map(|o| facts.kept((*o)?)).collect::<Option<_>>()?;
     let whole: Vec<(usize, isize, usize)> = input.iter().map(|&d| (0, 1, d)).collect();
     if let Some(split) = node.op.as_op::<Split>() {
         let axis = index::axis(split.axis, input.len()).ok()?;
@@ -86,15 +86,15 @@ fn cuts(node: &Node, facts: &Facts<'_>, input: &[usize]) -> Option<Vec<Vec<(usiz
 /// The output of `node` where it is a channels-last concatenation along the channels.
 pub(super) fn channel_concat(node: &Node, facts: &Facts<'_>, layouts: &[Layout]) -> Option<ValueId> {
     let concat = node.op.as_op::<Concat>()?;
-    let (output, shape) = (node.output()?, facts.output(node)?);
+    let (output, shape) = (node.output()?, facts.moved(node, 0)?.1);
     let along_channels = index::axis(concat.axis, shape.len()).is_ok_and(|a| a == 1);
     (along_channels && layouts[output.0 as usize] == Layout::ChannelsLast).then_some(output)
 }
 
 impl Family for Movement {
     fn wish(&self, node: &Node, facts: &Facts<'_>) -> Option<Wish> {
-        let output = facts.output(node)?;
-        if output.len() > MAX_RANK || facts.input(node, 0)?.len() > MAX_RANK {
+        let (input, output) = facts.moved(node, 0)?;
+        if output.len() > MAX_RANK || input.len() > MAX_RANK {
             return None;
         }
         if let Some(perm) = permutation(node, output.len()) {
@@ -104,15 +104,15 @@ impl Family for Movement {
             return Some(Wish::Plain);
         }
         if node.op.is_op::<Concat>() {
-            let all = node.inputs.iter().all(|i| i.is_some_and(|i| facts.shape(i).is_some()));
+            let all = node.inputs.iter().all(|i| i.is_some_and(|i| facts.kept(i).is_some()));
             return (all && !output.is_empty()).then_some(Wish::Follow);
         }
-        let cut = cuts(node, facts, facts.input(node, 0)?).is_some();
+        let cut = cuts(node, facts, input).is_some();
         (node.op.is_op::<Identity>() || cut).then_some(Wish::Follow)
     }
 
     fn reads(&self, node: &Node, facts: &Facts<'_>, layout: Layout) -> Option<Layout> {
-        match facts.output(node).and_then(|output| permutation(node, output.len())) {
+        match facts.moved(node, 0).and_then(|(_, output)| permutation(node, output.len())) {
             // Between ONNX's NHWC and a channels-last NCHW nothing moves.
             Some(perm) if puts_last_second(&perm) => Some(Layout::Plain),
             Some(perm) if puts_second_last(&perm) => Some(Layout::ChannelsLast),
@@ -129,7 +129,7 @@ impl Family for Movement {
         if renames_axes(node) || node.op.is_op::<Identity>() || node.op.is_op::<Transpose>() {
             return true;
         }
-        let Some((input, v)) = facts.input(node, 0).zip(node.output()) else { return false };
+        let Some(((input, _), v)) = facts.moved(node, 0).zip(node.output()) else { return false };
         let Some(cuts) = cuts(node, facts, input) else { return false };
         layouts[v.0 as usize] == Layout::ChannelsLast && cuts.iter().all(|c| only_channels(c, input))
     }

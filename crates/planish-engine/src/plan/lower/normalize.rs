@@ -4,8 +4,8 @@
 //! order; for the others they are axis 1, so those work channels-last.
 
 use super::follow::Behind;
-use super::{Abilities, Facts, Family, Keeps, Layout, Lowering, Wish};
-use planish_cpu::for_element;
+use super::{Abilities, Facts, Family, Keeps, Layout, Lowering, Wish, no_levels};
+use planish_cpu::for_float;
 use planish_cpu::normalize::{group_normalize, layer_normalize, local_response_normalize, scale_shift};
 use planish_graph::ops::nn::batch_normalization::BatchNormalization;
 use planish_graph::ops::nn::group_normalization::{GroupNormalization, InstanceNormalization};
@@ -81,10 +81,10 @@ impl Family for BatchNormalizations {
         let info = l.info(node, "scale and shift", "vectorised over channels");
         let from = operand.clone();
         l.push(info, &[&operand], &[&target], move |env| {
-            for_element!(element, T => {
+            for_float!(element, T => {
                 let (input, output) = (env.rows::<T>(&from)?, env.rows_mut(&target));
                 scale_shift(env.isa, env.pool, &scale, &shift, activation, input, output);
-            });
+            }, else return Err(no_levels()));
             Ok(())
         });
         Ok(())

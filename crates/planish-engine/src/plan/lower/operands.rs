@@ -1,9 +1,9 @@
 //! Where values are read: the layout and the element a kernel wants are made on demand, once a value and form.
 
-use super::{BufferView, Layout, Lowering, Operand, StepInfo, rows_of};
+use super::{BufferView, Layout, Lowering, Operand, StepInfo, no_levels, rows_of};
 use planish_cpu::element::ElementType;
 use planish_cpu::elementwise::convert;
-use planish_cpu::for_element;
+use planish_cpu::{for_element, for_float};
 use planish_graph::{DType, Error, Result, Tensor, ValueId};
 
 /// Whether a value of that shape has the same bytes in both layouts.
@@ -15,20 +15,25 @@ impl Lowering<'_> {
     /// Gives every input of the graph its place.
     pub(super) fn place_inputs(&mut self) -> Result<()> {
         for (index, &v) in self.graph.inputs.iter().enumerate() {
+            let element = self.element(v);
             let operand = if self.in_arena(v) {
                 let (rows, channels) = rows_of(Layout::Plain, self.shape(v)?);
-                Operand::Input { index, rows, channels }
+                Operand::Input { index, rows, channels, element }
             } else {
-                Operand::Input { index, rows: 0, channels: 0 }
+                Operand::Input { index, rows: 0, channels: 0, element }
             };
-            self.found.insert((v, Layout::Plain, ElementType::F32), operand);
+            self.found.insert((v, Layout::Plain, element), operand);
         }
         Ok(())
     }
 
-    /// Where a value is as `f32`, in `layout`; converts it there first where needed.
+    /// Where a value is in `layout`, as the graph has it (`f32`, or the `u8` it is); converts it there first where needed.
     pub(crate) fn operand(&mut self, v: ValueId, layout: Layout) -> Result<Operand> {
-        self.operand_as(v, layout, ElementType::F32)
+        let element = match self.element(v) {
+            ElementType::U8 => ElementType::U8,
+            ElementType::F32 | ElementType::Bf16 => ElementType::F32,
+        };
+        self.operand_as(v, layout, element)
     }
 
     /// Where a value is in `layout`, kept as `element`; converts it there first where needed.
@@ -54,6 +59,8 @@ impl Lowering<'_> {
         let others = match element {
             ElementType::F32 => ElementType::Bf16,
             ElementType::Bf16 => ElementType::F32,
+            // Levels are nothing else without their scale.
+            ElementType::U8 => ElementType::U8,
         };
         if let Some(source) = self.found.get(&(v, layout, others)).cloned() {
             return self.with_element(v, layout, &source, element);
@@ -91,9 +98,9 @@ impl Lowering<'_> {
         };
         let from = source.clone();
         self.push(info, &[source], &[&view], move |env| {
-            for_element!(from.element(), T => for_element!(view.element, O => {
+            for_float!(from.element(), T => for_float!(view.element, O => {
                 convert(env.isa, env.pool, env.rows::<T>(&from)?, env.rows_mut::<O>(&view));
-            }));
+            }, else return Err(no_levels())), else return Err(no_levels()));
             Ok(())
         });
         Ok(Operand::Buffer(view))
@@ -172,13 +179,14 @@ impl Lowering<'_> {
 
 /// A constant in `layout`, kept as `element`.
 fn constant(tensor: &Tensor, layout: Layout, element: ElementType) -> Result<Operand> {
-    if tensor.dtype() != DType::F32 {
-        return Ok(Operand::Constant { tensor: tensor.clone(), rows: 0, channels: 0 });
-    }
-    let (rows, channels) = rows_of(layout, tensor.shape());
-    let mut tensor = match layout {
-        Layout::Plain => tensor.clone(),
-        Layout::ChannelsLast => channels_last(tensor)?,
+    let (rows, channels) = match tensor.dtype() {
+        DType::F32 | DType::U8 => rows_of(layout, tensor.shape()),
+        _ => return Ok(Operand::Constant { tensor: tensor.clone(), rows: 0, channels: 0 }),
+    };
+    let mut tensor = match (layout, tensor.dtype()) {
+        (Layout::Plain, _) => tensor.clone(),
+        (Layout::ChannelsLast, DType::U8) => channels_last::<u8>(tensor)?,
+        (Layout::ChannelsLast, _) => channels_last::<f32>(tensor)?,
     };
     if element == ElementType::Bf16 {
         tensor = Tensor::from_f64s(DType::BF16, tensor.shape(), &tensor.to_f64s())?;
@@ -187,13 +195,13 @@ fn constant(tensor: &Tensor, layout: Layout, element: ElementType) -> Result<Ope
 }
 
 /// A constant with its channels last.
-fn channels_last(tensor: &Tensor) -> Result<Tensor> {
+fn channels_last<T: planish_graph::Element>(tensor: &Tensor) -> Result<Tensor> {
     let shape = tensor.shape();
     let (images, channels) = (shape[0], shape[1]);
     let pixels: usize = shape[2..].iter().product();
-    let source = tensor.as_slice::<f32>()?;
-    let mut out = Tensor::zeros(DType::F32, &Layout::ChannelsLast.physical(shape))?;
-    let target = out.as_mut_slice::<f32>()?;
+    let source = tensor.as_slice::<T>()?;
+    let mut out = Tensor::zeros(T::DTYPE, &Layout::ChannelsLast.physical(shape))?;
+    let target = out.as_mut_slice::<T>()?;
     for n in 0..images {
         for c in 0..channels {
             for p in 0..pixels {

@@ -3,7 +3,8 @@
 
 use super::{BufferView, Layout, Lowering, Operand, StepInfo, memory, rows_of};
 use planish_cpu::element::ElementType;
-use planish_graph::{DType, Result, Tensor, ValueId};
+use planish_cpu::for_element;
+use planish_graph::{Result, Tensor, ValueId};
 
 impl Lowering<'_> {
     /// A fresh dense buffer.
@@ -109,13 +110,13 @@ impl Lowering<'_> {
         let from = operand.clone();
         self.push(info, &[&operand], &[], move |env| {
             let tensor = match (layout, &shape) {
-                (Layout::ChannelsLast, Some(shape)) => {
+                (Layout::ChannelsLast, Some(shape)) => for_element!(from.element(), T => {
                     let rows = env.rows(&from)?;
-                    let mut tensor = Tensor::zeros(DType::F32, shape)?;
-                    let target = tensor.as_mut_slice::<f32>()?;
+                    let mut tensor = Tensor::zeros(<T as planish_graph::Element>::DTYPE, shape)?;
+                    let target = tensor.as_mut_slice::<T>()?;
                     planish_cpu::copy::to_channels_first(env.isa, env.pool, shape[0], rows, target);
                     tensor
-                }
+                }),
                 _ => env.tensor(&from, shape.as_deref())?,
             };
             env.outputs[index] = Some(tensor);

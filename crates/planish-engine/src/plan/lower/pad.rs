@@ -1,6 +1,8 @@
 //! Padding and cropping by known amounts.
 
 use super::{Facts, Family, Lowering, Wish};
+use planish_cpu::element::Element;
+use planish_cpu::for_element;
 use planish_cpu::gather::{IndexTable, PadMode as Kernel, gather};
 use planish_cpu::strided::MAX_RANK;
 use planish_graph::ops::movement::pad::{Pad, PadMode};
@@ -27,7 +29,7 @@ fn amounts(node: &Node, facts: &Facts<'_>, rank: usize) -> Option<Vec<(isize, is
 impl Family for Pads {
     fn wish(&self, node: &Node, facts: &Facts<'_>) -> Option<Wish> {
         node.op.as_op::<Pad>()?;
-        let (input, output) = (facts.input(node, 0)?, facts.output(node)?);
+        let (input, output) = facts.moved(node, 0)?;
         let fill = node.input(2).is_none() || facts.constant(node, 2).is_some();
         let known = fill && amounts(node, facts, input.len()).is_some();
         (known && input.len() <= MAX_RANK && !input.contains(&0) && !output.contains(&0))
@@ -62,8 +64,10 @@ impl Family for Pads {
         let info = l.info(node, "gather", "by one table an axis");
         let from = operand.clone();
         l.push(info, &[&operand], &[&target], move |env| {
-            let (input, output) = (env.strided(&from, &from_shape)?, env.strided_mut(&target, &to_shape));
-            gather(env.pool, &tables, fill, input, output);
+            for_element!(target.element, T => {
+                let (input, output) = (env.strided(&from, &from_shape)?, env.strided_mut(&target, &to_shape));
+                gather(env.pool, &tables, <T as Element>::from_f32(fill), input, output);
+            });
             Ok(())
         });
         Ok(())

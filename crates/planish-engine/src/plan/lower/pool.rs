@@ -19,7 +19,7 @@ pub(super) struct Pools;
 const SHARED_FROM: usize = 128 * 1024;
 
 /// What a node does with a window of which size.
-fn parts(node: &Node, input: &[usize]) -> Option<(Pooling, Window)> {
+pub(super) fn parts(node: &Node, input: &[usize]) -> Option<(Pooling, Window)> {
     if !(3..=5).contains(&input.len()) {
         return None;
     }
@@ -65,7 +65,7 @@ fn parts(node: &Node, input: &[usize]) -> Option<(Pooling, Window)> {
     (!spatial.contains(&0)).then_some((kind, window))
 }
 
-fn problem(images: usize, window: &Window) -> PoolProblem {
+pub(super) fn problem(images: usize, window: &Window) -> PoolProblem {
     let window = window.volumetric();
     let axis = |i: usize| PoolAxis {
         input: window.input[i],
@@ -81,8 +81,10 @@ fn problem(images: usize, window: &Window) -> PoolProblem {
 
 impl Family for Pools {
     fn wish(&self, node: &Node, facts: &Facts<'_>) -> Option<Wish> {
-        facts.output(node)?;
-        parts(node, facts.input(node, 0)?).map(|_| Wish::ChannelsLast)
+        let (input, _) = facts.moved(node, 0)?;
+        let (kind, _) = parts(node, input)?;
+        // Of levels there is a largest without knowing their scale.
+        (kind == Pooling::Max || facts.input(node, 0).is_some()).then_some(Wish::ChannelsLast)
     }
 
     fn keeps(&self, _: &Node, _: &Facts<'_>, _: &[Layout]) -> Keeps {

@@ -1,17 +1,17 @@
 //! Resizing of the spatial axes of pictures.
 
-use super::{Facts, Family, Layout, Lowering, Wish};
+use super::{Facts, Family, Layout, Lowering, StepInfo, Wish};
+use planish_cpu::element::ElementType;
 use planish_cpu::resize::{AxisTaps, resize};
-use planish_graph::ops::nn::resize::{Resize, TapTable};
+use planish_graph::ops::nn::resize::{Interpolation, Resize, TapTable};
 use planish_graph::{Error, Node, OperatorExt, Result};
 
 /// Resize with known scales or sizes.
 pub(super) struct Resizes;
 
 /// The taps along height and width, where batch and channels keep their extents.
-fn taps(node: &Node, facts: &Facts<'_>) -> Option<(AxisTaps, AxisTaps)> {
-    let op = node.op.as_op::<Resize>()?;
-    let (input, output) = (facts.input(node, 0)?, facts.output(node)?);
+pub(super) fn taps(op: &Resize, node: &Node, facts: &Facts<'_>) -> Option<(AxisTaps, AxisTaps)> {
+    let (input, output) = facts.moved(node, 0)?;
     let known = (1..4).all(|i| node.input(i).is_none() || facts.constant(node, i).is_some());
     if !known || !(3..=4).contains(&input.len()) || input[..2] != output[..2] || output.contains(&0) {
         return None;
@@ -53,23 +53,47 @@ fn padded(table: &TapTable, input: usize) -> Option<AxisTaps> {
 
 impl Family for Resizes {
     fn wish(&self, node: &Node, facts: &Facts<'_>) -> Option<Wish> {
-        taps(node, facts).map(|_| Wish::ChannelsLast)
+        let op = node.op.as_op::<Resize>()?;
+        // What lies between levels depends on what they mean.
+        let nearest = matches!(op.interpolation, Interpolation::Nearest(_));
+        let known = nearest || facts.input(node, 0).is_some();
+        taps(op, node, facts).filter(|_| known).map(|_| Wish::ChannelsLast)
     }
 
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
         let lost = || Error::invalid("a resize lost its input or output");
-        let (x, y) = (node.input(0).ok_or_else(lost)?, node.output().ok_or_else(lost)?);
-        let (height, width) = taps(node, &l.facts()).ok_or_else(lost)?;
-        let images = l.shape(x)?[0];
-        let operand = l.operand(x, Layout::ChannelsLast)?;
-        let target = l.output(y)?;
+        let op = node.op.as_op::<Resize>().ok_or_else(lost)?;
+        let taps = taps(op, node, &l.facts()).ok_or_else(lost)?;
         let info = l.info(node, "taps", "separable, vectorised over channels");
-        let from = operand.clone();
-        l.push(info, &[&operand], &[&target], move |env| {
-            let (input, output) = (env.rows(&from)?, env.rows_mut(&target));
-            resize(env.isa, env.pool, images, (&height, &width), input, output);
-            Ok(())
-        });
-        Ok(())
+        step(l, node, info, taps)
     }
+}
+
+/// The step of a resize by these taps.
+pub(super) fn step(
+    l: &mut Lowering<'_>,
+    node: &Node,
+    info: StepInfo,
+    (height, width): (AxisTaps, AxisTaps),
+) -> Result<()> {
+    let lost = || Error::invalid("a resize lost its input or output");
+    let (x, y) = (node.input(0).ok_or_else(lost)?, node.output().ok_or_else(lost)?);
+    let images = l.shape(x)?[0];
+    let operand = l.operand(x, Layout::ChannelsLast)?;
+    let target = l.output(y)?;
+    let from = operand.clone();
+    l.push(info, &[&operand], &[&target], move |env| {
+        match target.element {
+            ElementType::U8 => {
+                let (input, output) = (env.rows::<u8>(&from)?, env.rows_mut(&target));
+                resize(env.isa, env.pool, images, (&height, &width), input, output);
+            }
+            ElementType::F32 | ElementType::Bf16 => {
+                let (input, output) = (env.rows::<f32>(&from)?, env.rows_mut(&target));
+                resize(env.isa, env.pool, images, (&height, &width), input, output);
+            }
+        }
+        Ok(())
+    });
+    Ok(())
 }

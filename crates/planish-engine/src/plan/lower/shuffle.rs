@@ -19,7 +19,7 @@ fn order(order: BlockOrder) -> DepthOrder {
 
 impl Family for Shuffles {
     fn wish(&self, node: &Node, facts: &Facts<'_>) -> Option<Wish> {
-        let (input, _) = (facts.input(node, 0)?, facts.output(node)?);
+        let (input, _) = facts.moved(node, 0)?;
         let shuffle = node.op.is_op::<ChannelShuffle>() && input.len() >= 3;
         let blocks = (node.op.is_op::<DepthToSpace>() || node.op.is_op::<SpaceToDepth>()) && input.len() == 4;
         (shuffle || blocks).then_some(Wish::ChannelsLast)

@@ -1,0 +1,181 @@
+//! What the sums of products of levels mean: weights, bias and scales of a quantised convolution or matrix product as the
+//! kernels take them.
+//!
+//! Both operands have a scale, and so have their products: `scale of x * scale of w`, one for each output channel. The bias
+//! is rounded to that unit (Jacob et al., "Quantization and Training of Neural Networks for Efficient
+//! Integer-Arithmetic-Only Inference", 2018, section 2.4), which is some thousand times finer than the output's.
+
+use planish_cpu::epilogue::Levels;
+use planish_graph::ops::math::gemm::Gemm;
+use planish_graph::ops::math::matmul::MatMul;
+use planish_graph::ops::nn::conv::Conv;
+use planish_graph::ops::nn::fused::{ConvAdd, FusedActivation};
+use planish_graph::ops::nn::quantized::fused::Quantised;
+use planish_graph::{DType, OperatorExt, Tensor};
+
+/// What the sums of a convolution on levels mean: see [`planish_cpu::conv::SumLevels`].
+#[derive(Clone, Debug)]
+pub(crate) struct IntegerSums {
+    /// The weights less their zero points, output channels first.
+    pub(crate) values: Vec<f32>,
+    pub(crate) input_zero: u8,
+    pub(crate) bias: Vec<i32>,
+    pub(crate) scales: Vec<f32>,
+}
+
+/// The activation of an operator.
+pub(crate) fn activation(quantised: &Quantised) -> FusedActivation {
+    quantised.op.as_op::<ConvAdd>().map_or(FusedActivation::None, |op| op.activation)
+}
+
+/// Whether a function only limits, or scales, so that it is the same function in any unit.
+fn in_any_unit(function: FusedActivation) -> bool {
+    use FusedActivation::*;
+    matches!(function, None | Relu | Clip { .. } | LeakyRelu { .. })
+}
+
+/// The number that is 1 to what follows the sums: the output's step, so that nothing is left to be scaled, where the
+/// activation allows it.
+pub(crate) fn unit(quantised: &Quantised) -> f32 {
+    let step = quantised.output.as_ref().and_then(|grid| grid.single()).map_or(1.0, |(scale, _)| scale);
+    if in_any_unit(activation(quantised)) { step } else { 1.0 }
+}
+
+/// What the levels of residual and output mean to the kernel.
+pub(crate) fn levels(quantised: &Quantised) -> Levels {
+    let unit = f64::from(unit(quantised));
+    let single =
+        |grid: Option<&planish_graph::ops::nn::quantized::fused::Grid>| grid.and_then(|g| g.single());
+    let (residual, zero) = single(quantised.input(3)).unwrap_or((1.0, 0));
+    let steps = |scale: f32| (f64::from(scale) / unit) as f32;
+    Levels {
+        inner: single(quantised.inner.as_ref())
+            .map(|(scale, zero)| [-zero as f32, (255 - zero) as f32, steps(scale)]),
+        residual_step: steps(residual),
+        residual_zero: zero as f32,
+        zero: single(quantised.output.as_ref()).map_or(0.0, |(_, zero)| zero as f32),
+    }
+}
+
+impl IntegerSums {
+    /// Of an operator with these weights and bias; `None` where it is none that multiplies, its scales vary along anything
+    /// but the output channels, or a sum could leave 32 bits.
+    pub(crate) fn of(quantised: &Quantised, weights: &Tensor, bias: Option<&Tensor>) -> Option<IntegerSums> {
+        let axis = channel_axis(quantised, weights)?;
+        let channels = weights.shape()[axis];
+        let (step, input_zero) = quantised.input(0)?.single()?;
+        let grid = quantised.input(1)?;
+        let along = if grid.axis < 0 { grid.axis + weights.rank() as i64 } else { grid.axis };
+        let alike = grid.scales.len() == 1 || (grid.scales.len() == channels && along == axis as i64);
+        if !alike || weights.dtype() != grid.dtype || !matches!(grid.dtype, DType::I8 | DType::U8) {
+            return None;
+        }
+        let of = |c: usize| if grid.scales.len() == 1 { 0 } else { c };
+        let integers = weights.to_f32s();
+        let each = integers.len() / channels.max(1);
+        let mut values = Vec::with_capacity(integers.len());
+        for c in 0..channels {
+            let zero = grid.zeros[of(c)] as f32;
+            let at = |k: usize| if axis == 0 { c * each + k } else { k * channels + c };
+            values.extend((0..each).map(|k| integers[at(k)] - zero));
+        }
+        let products = |c: usize| f64::from(step) * f64::from(grid.scales[of(c)]);
+        let bias = bias_in_units(quantised, bias, channels, products)?;
+        for (c, bias) in bias.iter().enumerate() {
+            let weights: f64 = values[c * each..(c + 1) * each].iter().map(|w| f64::from(w.abs())).sum();
+            if weights * 255.0 + f64::from(bias.unsigned_abs()) > f64::from(i32::MAX) {
+                return None;
+            }
+        }
+        let inner = quantised.inner.as_ref().and_then(|grid| grid.single());
+        let unit = f64::from(inner.map_or(unit(quantised), |(scale, _)| scale));
+        let scales = (0..channels).map(|c| (products(c) / unit) as f32).collect();
+        Some(IntegerSums { values, input_zero: u8::try_from(input_zero).ok()?, bias, scales })
+    }
+}
+
+/// The axis of the weights that counts output channels.
+fn channel_axis(quantised: &Quantised, weights: &Tensor) -> Option<usize> {
+    let op = &*quantised.op;
+    if op.is_op::<Conv>() || op.is_op::<ConvAdd>() {
+        return (weights.rank() >= 3).then_some(0);
+    }
+    if weights.rank() != 2 {
+        return None;
+    }
+    if let Some(gemm) = op.as_op::<Gemm>() {
+        let plain = !gemm.trans_a && gemm.alpha == 1.0 && gemm.beta == 1.0;
+        return plain.then_some(usize::from(!gemm.trans_b));
+    }
+    op.is_op::<MatMul>().then_some(1)
+}
+
+/// The bias in units of the products, rounded.
+fn bias_in_units(
+    quantised: &Quantised,
+    bias: Option<&Tensor>,
+    channels: usize,
+    unit: impl Fn(usize) -> f64,
+) -> Option<Vec<i32>> {
+    let Some(bias) = bias else { return Some(vec![0; channels]) };
+    let each = bias.shape().last().is_some_and(|&last| last == channels) && bias.len() == channels;
+    if !each && bias.len() != 1 {
+        return None;
+    }
+    let integers = bias.to_f64s();
+    let number = |c: usize| {
+        let at = if each { c } else { 0 };
+        match quantised.input(2) {
+            None => integers[at],
+            Some(grid) => {
+                let of = if grid.scales.len() == 1 { 0 } else { at };
+                (integers[at] - f64::from(grid.zeros[of])) * f64::from(grid.scales[of])
+            }
+        }
+    };
+    (0..channels)
+        .map(|c| {
+            let units = (number(c) / unit(c)).round_ties_even();
+            (units.abs() <= f64::from(i32::MAX)).then_some(units as i32)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use planish_graph::ops::nn::quantized::fused::Grid;
+    use std::sync::Arc;
+
+    fn gemm(trans_b: bool) -> Quantised {
+        let op = Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b };
+        let axis = i64::from(!trans_b);
+        let weights = Grid { dtype: DType::I8, axis, scales: vec![0.5, 0.25], zeros: vec![0, 3] };
+        let inputs = vec![Some(Grid::levels(0.1, 7)), Some(weights), None];
+        Quantised { op: Arc::new(op), inputs, output: Some(Grid::levels(0.2, 1)), inner: None }
+    }
+
+    #[test]
+    fn weights_come_channel_by_channel() {
+        let bias = Tensor::new(&[2], &[1.02f32, -0.5]).unwrap();
+        let straight = Tensor::new(&[2, 3], &[1i8, 2, 3, 4, 5, 6]).unwrap();
+        let turned = Tensor::new(&[3, 2], &[1i8, 4, 2, 5, 3, 6]).unwrap();
+        for (weights, trans_b) in [(straight, true), (turned, false)] {
+            let sums = IntegerSums::of(&gemm(trans_b), &weights, Some(&bias)).unwrap();
+            assert_eq!(sums.values, [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
+            assert_eq!((sums.input_zero, &sums.bias[..]), (7, &[20, -20][..]));
+            assert_eq!(sums.scales, [0.25, 0.125]);
+        }
+    }
+
+    #[test]
+    fn sums_beyond_32_bits_are_refused() {
+        let weights = Tensor::new(&[2, 3], &[1i8, 2, 3, 4, 5, 6]).unwrap();
+        for bias in [1e9f32, f32::NAN, f32::INFINITY] {
+            let bias = Tensor::new(&[2], &[bias, 0.0]).unwrap();
+            assert!(IntegerSums::of(&gemm(true), &weights, Some(&bias)).is_none());
+        }
+        let wide = Tensor::zeros(DType::I8, &[2, 3, 1]).unwrap();
+        assert!(IntegerSums::of(&gemm(true), &wide, None).is_none());
+    }
+}
