@@ -266,7 +266,7 @@ impl<T: Element, const PIXELS: usize, const WIDTH: usize, const STRIDE: usize>
                             seen =
                                 s.add(seen, unsafe { s.load(weights.wrapping_add(tap * padded + offset)) });
                         });
-                        levels.start_of(s, seen)
+                        levels.start_of(s, channel + offset, seen)
                     }
                 }
                 // SAFETY: the bias is padded to whole vectors.

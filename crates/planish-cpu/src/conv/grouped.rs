@@ -258,7 +258,7 @@ impl<T: Element, const PIXELS: usize> TileOp<'_, T, PIXELS> {
                                 s.add(seen, unsafe { s.load(weights.add((tap * group_in + c) * S::LANES)) });
                         }
                     });
-                    levels.start_of(s, seen)
+                    levels.start_of(s, channel, seen)
                 }
             }
             // SAFETY: the bias is padded to whole vectors.

@@ -131,6 +131,18 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `min(n, LANES)` numbers must be writable at `p`; nothing behind them is touched.
     unsafe fn store_u8_partial(self, p: *mut u8, n: usize, v: Self::F32);
 
+    /// Writes the lowest byte of every lane.
+    ///
+    /// # Safety
+    /// `LANES` bytes must be writable at `p`.
+    unsafe fn store_low_bytes(self, p: *mut u8, bits: Self::F32);
+
+    /// [`Simd::store_low_bytes`] of the first `n` lanes (all of them where `n >= LANES`).
+    ///
+    /// # Safety
+    /// `min(n, LANES)` bytes must be writable at `p`; nothing behind them is touched.
+    unsafe fn store_low_bytes_partial(self, p: *mut u8, n: usize, bits: Self::F32);
+
     /// `sum + a0 b0 + a1 b1 + a2 b2 + a3 b3`, where the 32 bits of each lane of `a` are four `u8`, of `b` four `i8`, the
     /// first in the lowest bits, and of `sum` and the result an `i32`, which wraps around.
     fn dot_u8(self, a: Self::F32, b: Self::F32, sum: Self::F32) -> Self::F32;
