@@ -11,6 +11,7 @@ use std::fmt;
 
 pub use half::bf16;
 
+use crate::amx::TileProduct;
 use crate::isa::Isa;
 use crate::simd::{Simd, SimdOp, dispatch, dispatch_bf16};
 
@@ -199,6 +200,8 @@ unsafe impl Element for bf16 {
 pub unsafe trait Factor: Element {
     /// How many lie in a word.
     const PER_WORD: usize = Self::TYPE.per_word();
+    /// The instruction of the tile unit that multiplies it, where there is one.
+    const TILES: Option<TileProduct> = None;
 
     /// The word at `p` in every lane.
     ///
@@ -226,6 +229,8 @@ unsafe impl Factor for f32 {
 
 // SAFETY: two numbers are a word.
 unsafe impl Factor for bf16 {
+    const TILES: Option<TileProduct> = Some(TileProduct::Bf16);
+
     #[inline(always)]
     unsafe fn splat_word<S: Simd>(s: S, p: *const bf16) -> S::F32 {
         // SAFETY: promised by the caller.

@@ -159,7 +159,7 @@ fn max_pixels(isa: Isa) -> usize {
     match isa {
         Isa::Portable => 2,
         Isa::Avx2 => 6,
-        Isa::Avx512 => 8,
+        Isa::Avx512 | Isa::Amx => 8,
     }
 }
 

@@ -14,7 +14,7 @@ use planish_memory::prefer_huge_pages;
 struct Line([f32; 16]);
 
 /// Numbers that start at a cache line.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct AlignedNumbers {
     lines: Vec<Line>,
     len: usize,
@@ -72,7 +72,7 @@ pub struct PackedMatrix<T = f32> {
 pub(super) fn panel_vectors(isa: Isa) -> usize {
     match isa {
         Isa::Portable => 1,
-        Isa::Avx2 | Isa::Avx512 => 2,
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx => 2,
     }
 }
 

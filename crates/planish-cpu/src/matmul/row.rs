@@ -73,7 +73,9 @@ pub(super) unsafe fn compute<S: Simd, T: Factor, O: Element>(
     step: usize,
 ) {
     match S::ISA {
-        Isa::Avx512 | Isa::Avx2 => s.call(RowOp::<T, O, { 2 * STREAMS }> { stage, bias, destination, step }),
+        Isa::Amx | Isa::Avx512 | Isa::Avx2 => {
+            s.call(RowOp::<T, O, { 2 * STREAMS }> { stage, bias, destination, step })
+        }
         Isa::Portable => s.call(RowOp::<T, O, STREAMS> { stage, bias, destination, step }),
     }
 }

@@ -199,7 +199,7 @@ pub trait SimdOp {
 pub fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => {
+        Isa::Avx512 | Isa::Amx => {
             if let Some(simd) = Avx512::<false>::new() {
                 return simd.call(op);
             }
@@ -221,7 +221,7 @@ pub fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
 #[inline]
 pub fn dispatch_bf16<O: SimdOp>(isa: Isa, op: O) -> O::Output {
     #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Avx512
+    if isa.vectors() == Isa::Avx512
         && let Some(simd) = Avx512::<true>::new()
     {
         return simd.call(op);
