@@ -19,6 +19,7 @@ pub use avx2::Avx2;
 pub use avx512::Avx512;
 pub use portable::Portable;
 
+use crate::element::ElementType;
 use crate::isa::Isa;
 use half::bf16;
 
@@ -248,7 +249,7 @@ pub trait SimdOp {
 pub fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => {
+        Isa::Avx512 | Isa::Amx => {
             if let Some(simd) = Avx512::<false, false>::new() {
                 return simd.call(op);
             }
@@ -264,27 +265,28 @@ pub fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
     Portable.call(op)
 }
 
-/// [`dispatch`] for work on `bf16`: with the instructions for it where `isa` and this machine have them.
+/// [`dispatch`] for work on `bf16`: with the instructions for it, or on the portable path; see [`Isa::serving`].
 ///
 /// Apart from [`dispatch`], so that work which never sees a `bf16` is not compiled once more.
 #[inline]
 pub fn dispatch_bf16<O: SimdOp>(isa: Isa, op: O) -> O::Output {
     #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Avx512
+    if isa.vectors() == Isa::Avx512
         && let Some(simd) = Avx512::<true, false>::new()
     {
         return simd.call(op);
     }
-    dispatch(isa, op)
+    debug_assert!(isa.serving(ElementType::Bf16) == Isa::Portable);
+    Portable.call(op)
 }
 
-/// [`dispatch`] for work that multiplies `u8`: with the instructions for it (AVX512-VNNI, AVX-VNNI) where this machine has
-/// them.
+/// [`dispatch`] for products of bytes: with the instructions for them (AVX512-VNNI, AVX-VNNI) where the machine has them;
+/// see [`Isa::serving`].
 #[inline]
-pub fn dispatch_u8<O: SimdOp>(isa: Isa, op: O) -> O::Output {
+pub fn dispatch_bytes<O: SimdOp>(isa: Isa, op: O) -> O::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => {
+        Isa::Avx512 | Isa::Amx => {
             if let Some(simd) = Avx512::<false, true>::new() {
                 return simd.call(op);
             }
@@ -294,10 +296,14 @@ pub fn dispatch_u8<O: SimdOp>(isa: Isa, op: O) -> O::Output {
             if let Some(simd) = Avx2::<true>::new() {
                 return simd.call(op);
             }
+            if let Some(simd) = Avx2::<false>::new() {
+                return simd.call(op);
+            }
         }
         _ => {}
     }
-    dispatch(isa, op)
+    debug_assert!(isa == Isa::Portable);
+    Portable.call(op)
 }
 
 /// Asks for the cache line at an address, which need not be readable: it is a hint.
