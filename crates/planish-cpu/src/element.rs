@@ -12,8 +12,9 @@ use std::fmt;
 
 pub use half::bf16;
 
+use crate::amx::TileProduct;
 use crate::isa::Isa;
-use crate::simd::{Simd, SimdOp, dispatch, dispatch_bf16, dispatch_u8};
+use crate::simd::{Simd, SimdOp, dispatch, dispatch_bf16, dispatch_bytes};
 
 /// What is kept in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -238,7 +239,7 @@ unsafe impl Element for u8 {
 
     #[inline]
     fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
-        dispatch_u8(isa, op)
+        dispatch(isa.serving(ElementType::U8), op)
     }
 }
 
@@ -254,6 +255,8 @@ unsafe impl Element for u8 {
 pub unsafe trait Factor: Element {
     /// How many lie in a word.
     const PER_WORD: usize = Self::TYPE.per_word();
+    /// The instruction of the tile unit that multiplies it, where there is one.
+    const TILES: Option<TileProduct> = None;
 
     /// The word at `p` in every lane.
     ///
@@ -275,6 +278,12 @@ pub unsafe trait Factor: Element {
     fn right(x: f32) -> Self {
         Self::from_f32(x)
     }
+
+    /// Runs products with the best instructions of `isa` for them.
+    #[inline]
+    fn dispatch_products<O: SimdOp>(isa: Isa, op: O) -> O::Output {
+        Self::dispatch(isa, op)
+    }
 }
 
 // SAFETY: one number is a word.
@@ -293,6 +302,8 @@ unsafe impl Factor for f32 {
 
 // SAFETY: two numbers are a word.
 unsafe impl Factor for bf16 {
+    const TILES: Option<TileProduct> = Some(TileProduct::Bf16);
+
     #[inline(always)]
     unsafe fn splat_word<S: Simd>(s: S, p: *const bf16) -> S::F32 {
         // SAFETY: promised by the caller.
@@ -307,6 +318,8 @@ unsafe impl Factor for bf16 {
 
 // SAFETY: four numbers are a word.
 unsafe impl Factor for u8 {
+    const TILES: Option<TileProduct> = Some(TileProduct::U8I8);
+
     #[inline(always)]
     unsafe fn splat_word<S: Simd>(s: S, p: *const u8) -> S::F32 {
         // SAFETY: promised by the caller.
@@ -326,6 +339,11 @@ unsafe impl Factor for u8 {
     #[inline]
     fn right(x: f32) -> u8 {
         x as i8 as u8
+    }
+
+    #[inline]
+    fn dispatch_products<O: SimdOp>(isa: Isa, op: O) -> O::Output {
+        dispatch_bytes(isa, op)
     }
 }
 

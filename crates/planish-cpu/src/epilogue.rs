@@ -347,6 +347,7 @@ impl<T: Element> Destination<T> {
         sums: &[[S::F32; VECTORS]; ROWS],
         (low, high): (f32, f32),
     ) {
+        let (low, high) = self.within(low, high);
         let (low, high) = (s.splat(low), s.splat(high));
         for (i, row) in sums.iter().enumerate() {
             // SAFETY: promised by the caller.
@@ -397,19 +398,41 @@ impl<T: Element> Destination<T> {
         s.add(sum, s.mul(residual, s.splat(levels.residual_step)))
     }
 
-    /// Writes a finished vector to a row of the output, from this column of the destination on.
+    /// Limits that keep levels within a byte.
+    #[inline(always)]
+    fn within(&self, low: f32, high: f32) -> (f32, f32) {
+        let zero = self.levels.zero;
+        if T::INTEGER {
+            (low.max(-zero).min(255.0 - zero), high.min(255.0 - zero).max(-zero))
+        } else {
+            (low, high)
+        }
+    }
+
+    /// Writes a finished vector, whose levels are [`within`](Self::within) a byte, to a row of the output, from this
+    /// column of the destination on.
     ///
     /// # Safety
     /// As [`Destination::limit_and_store`], for this row of the output.
     #[inline(always)]
     unsafe fn keep<S: Simd, const FULL: bool>(&self, s: S, value: S::F32, row: usize, column: usize) {
-        // Ties are between whole levels, whether the zero point is even or odd.
-        let value = if T::INTEGER { s.add(s.round(value), s.splat(self.levels.zero)) } else { value };
         let left = self.valid.saturating_sub(column);
-        // SAFETY: promised by the caller.
+        // SAFETY: promised by the caller; an element that is a level is a byte.
         unsafe {
             let p = self.out.add(row * self.out_stride + column);
-            if FULL { T::store(s, p, value) } else { T::store_partial(s, p, left, value) }
+            if T::INTEGER {
+                // Ties are between whole levels, whether the zero point is even or odd.
+                let bits = s.add_i32(s.to_i32(value), s.splat_bits(self.levels.zero as i32 as u32));
+                if FULL {
+                    s.store_low_bytes(p.cast(), bits);
+                } else {
+                    s.store_low_bytes_partial(p.cast(), left, bits);
+                }
+            } else if FULL {
+                T::store(s, p, value);
+            } else {
+                T::store_partial(s, p, left, value);
+            }
         }
     }
 }

@@ -6,7 +6,10 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-/// The environment variable that overrides the choice: `portable`, `avx2` or `avx512`.
+use crate::amx;
+use crate::element::ElementType;
+
+/// The environment variable that overrides the choice: `portable`, `avx2`, `avx512`, `amx` or `amx-emulated`.
 pub const ISA_VARIABLE: &str = "PLANISH_ISA";
 
 /// An instruction set kernels are compiled for, from the narrowest to the widest.
@@ -18,18 +21,30 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ and VL: vectors of 16 numbers.
     Avx512,
+    /// x86-64 with AVX-512, its instructions for `bf16` and bytes, and the tile unit (AMX): products of `bf16` go to the
+    /// unit, everything else is as for [`Isa::Avx512`].
+    Amx,
 }
+
+/// The name that asks for [`Isa::Amx`] where the machine has no tile unit, see [`amx::emulate`].
+pub const AMX_EMULATED: &str = "amx-emulated";
 
 /// Why [`Isa::from_env`] could not follow the environment variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IsaError {
     asked: String,
+    /// What is in the way of it, where that can be said.
+    reason: Option<String>,
 }
 
 impl fmt::Display for IsaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
-        write!(f, "{ISA_VARIABLE}={:?} is not available here (available: {})", self.asked, names.join(", "))
+        write!(f, "{ISA_VARIABLE}={:?} is not available here", self.asked)?;
+        if let Some(reason) = &self.reason {
+            write!(f, ": {reason}")?;
+        }
+        write!(f, " (available: {})", names.join(", "))
     }
 }
 
@@ -37,7 +52,7 @@ impl std::error::Error for IsaError {}
 
 impl Isa {
     /// Every instruction set kernels exist for, from the narrowest to the widest.
-    pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Amx];
 
     /// The name used by the environment variable and in reports.
     pub fn name(self) -> &'static str {
@@ -45,6 +60,7 @@ impl Isa {
             Isa::Portable => "portable",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
         }
     }
 
@@ -52,8 +68,13 @@ impl Isa {
     pub fn lanes(self) -> usize {
         match self {
             Isa::Portable | Isa::Avx2 => 8,
-            Isa::Avx512 => 16,
+            Isa::Avx512 | Isa::Amx => 16,
         }
+    }
+
+    /// The instruction set of the vectors that its kernels use beside the tile unit; itself, but for [`Isa::Amx`].
+    pub fn vectors(self) -> Isa {
+        if self == Isa::Amx { Isa::Avx512 } else { self }
     }
 
     /// Whether this machine can run kernels of this instruction set.
@@ -74,43 +95,72 @@ impl Isa {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => {
+                Isa::Avx512.has_bf16() && is_x86_feature_detected!("avx512vnni") && amx::is_available()
+            }
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 => false,
+            Isa::Avx2 | Isa::Avx512 | Isa::Amx => false,
         }
     }
 
-    /// Whether this machine multiplies pairs of `bf16` in vectors of this instruction set: AVX512-BF16.
+    /// Whether this machine multiplies pairs of `bf16` with this instruction set: AVX512-BF16, or the tile unit beside it.
     ///
     /// Kernels on `bf16` run without it as well, but slower than those on `f32`.
     pub fn has_bf16(self) -> bool {
         #[cfg(target_arch = "x86_64")]
-        if self == Isa::Avx512 {
+        if self.vectors() == Isa::Avx512 {
             return self.is_available() && is_x86_feature_detected!("avx512bf16");
         }
         false
     }
 
-    /// Whether this machine multiplies fours of bytes in vectors of this instruction set: AVX512-VNNI, AVX-VNNI.
+    /// Whether this machine multiplies fours of bytes with this instruction set: AVX512-VNNI, AVX-VNNI, or the tile unit.
     ///
     /// Kernels on `u8` run without it as well, about as fast as those on `f32`.
     pub fn has_vnni(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => self.is_available() && is_x86_feature_detected!("avx512vnni"),
+            Isa::Avx512 | Isa::Amx => self.is_available() && is_x86_feature_detected!("avx512vnni"),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => self.is_available() && is_x86_feature_detected!("avxvnni"),
             _ => false,
         }
     }
 
-    /// The instruction sets of this machine, from the narrowest to the widest; never empty.
+    /// The instruction set whose kernels take this element where this one is asked for: there are none on `bf16` or bytes
+    /// with AVX-512 that lacks the instructions for them, nor on `bf16` with AVX2. The planner has no use for them, and
+    /// every one would be compiled in vain.
+    pub fn serving(self, element: ElementType) -> Isa {
+        match element {
+            ElementType::Bf16 if !self.has_bf16() => Isa::Portable,
+            ElementType::U8 if self.vectors() == Isa::Avx512 && !self.has_vnni() => Isa::Avx2,
+            _ => self,
+        }
+    }
+
+    /// Whether the instructions are there, and not only computed one by one by [`amx::emulate`].
+    fn is_real(self) -> bool {
+        self.is_available() && (self != Isa::Amx || amx::is_real())
+    }
+
+    /// The instruction sets of this machine, from the narrowest to the widest; never empty, and nothing emulated.
     pub fn available() -> Vec<Isa> {
-        Isa::ALL.into_iter().filter(|isa| isa.is_available()).collect()
+        Isa::ALL.into_iter().filter(|isa| isa.is_real()).collect()
+    }
+
+    /// Those of them that have kernels on this element of their own: [`Isa::Amx`] shares all on `f32` with
+    /// [`Isa::Avx512`].
+    pub fn available_for(element: ElementType) -> Vec<Isa> {
+        let own = |isa: &Isa| {
+            (element != ElementType::F32 || *isa == isa.vectors()) && isa.serving(element) == *isa
+        };
+        Isa::available().into_iter().filter(own).collect()
     }
 
     /// The widest instruction set of this machine; the environment is not asked.
     pub fn detect() -> Isa {
-        Isa::ALL.into_iter().rev().find(|isa| isa.is_available()).unwrap_or(Isa::Portable)
+        Isa::ALL.into_iter().rev().find(|isa| isa.is_real()).unwrap_or(Isa::Portable)
     }
 
     /// The instruction set the environment asks for, or the widest one where it asks for none.
@@ -124,12 +174,16 @@ impl Isa {
         }
     }
 
-    /// The available instruction set of this name.
+    /// The available instruction set of this name. [`AMX_EMULATED`] makes [`Isa::Amx`] available to this process.
     pub fn from_name(name: &str) -> Result<Isa, IsaError> {
+        if name == AMX_EMULATED {
+            let refused = |reason| IsaError { asked: name.to_owned(), reason: Some(reason) };
+            return amx::emulate().map(|()| Isa::Amx).map_err(refused);
+        }
         Isa::ALL
             .into_iter()
-            .find(|isa| isa.name() == name && isa.is_available())
-            .ok_or_else(|| IsaError { asked: name.to_owned() })
+            .find(|isa| isa.name() == name && isa.is_real())
+            .ok_or_else(|| IsaError { asked: name.to_owned(), reason: None })
     }
 
     /// The instruction set of this process, decided once.

@@ -5,6 +5,7 @@
 //! ([`simd::Simd`]), and compiled once for each of them. Activations are channels-last: a tensor is a list of
 //! pixels, each a row of channels ([`view::Rows`]).
 
+pub mod amx;
 pub mod conv;
 pub mod element;
 pub mod epilogue;

@@ -17,7 +17,7 @@ use crate::threads::ThreadPool;
 const fn sums(isa: Isa) -> usize {
     match isa {
         Isa::Portable => 6,
-        Isa::Avx2 | Isa::Avx512 => 12,
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx => 12,
     }
 }
 
@@ -61,7 +61,7 @@ impl<T: Factor> SimdOp for MultiplyAdds<T> {
     fn eval<S: Simd>(self, s: S) {
         match S::ISA {
             Isa::Portable => Self::run::<S, { sums(Isa::Portable) }>(s),
-            Isa::Avx2 | Isa::Avx512 => Self::run::<S, { sums(Isa::Avx2) }>(s),
+            Isa::Avx2 | Isa::Avx512 | Isa::Amx => Self::run::<S, { sums(Isa::Avx2) }>(s),
         }
     }
 }

@@ -46,7 +46,7 @@ macro_rules! rates {
                 Rates(match isa {
                     Isa::Portable => [$($portable),*],
                     Isa::Avx2 => [$($avx2),*],
-                    Isa::Avx512 => [$($avx512),*],
+                    Isa::Avx512 | Isa::Amx => [$($avx512),*],
                 })
             }
         }

@@ -257,5 +257,5 @@ pub(super) fn collisions(problem: &ConvProblem, products: &Work, isa: Isa) -> Wo
 /// Whether the rows of a tile, this many bytes apart, meet in one set of the first-level cache.
 pub(super) fn collide(step: usize, isa: Isa) -> bool {
     // The six rows of the narrower tiles fit a set of eight.
-    isa == Isa::Avx512 && step.is_multiple_of(4096)
+    isa.vectors() == Isa::Avx512 && step.is_multiple_of(4096)
 }

@@ -52,7 +52,7 @@ impl ConvAlgorithm for Depthwise {
         // Where `Tile::compute` has a loop whose neighbouring pixels share what they load.
         let shares = problem.dilation[2] == 1
             && matches!(
-                (isa, problem.kernel[2], stride),
+                (isa.vectors(), problem.kernel[2], stride),
                 (Isa::Avx512, 3, 1 | 2) | (Isa::Avx512, 5, 1) | (Isa::Avx2, 3, 1)
             );
         let lone = if shares { edge_share(problem) } else { 1.0 };
@@ -72,6 +72,7 @@ impl ConvAlgorithm for Depthwise {
         isa: Isa,
         weights: Weights<'_>,
     ) -> Result<Box<dyn PreparedConv>, String> {
+        let isa = isa.serving(problem.element);
         self.accepts(problem, isa)?;
         weights.check(problem)?;
         let (channels, taps) = (problem.out_channels, problem.taps());
@@ -149,7 +150,7 @@ impl PreparedDepthwise {
 fn max_pixels(isa: Isa) -> usize {
     match isa {
         Isa::Portable | Isa::Avx2 => 4,
-        Isa::Avx512 => 8,
+        Isa::Avx512 | Isa::Amx => 8,
     }
 }
 
@@ -204,7 +205,7 @@ impl<T: Element> Tile<'_, T> {
             (Isa::Avx512, 3, 2) if neighbours => pick!(3, 2: 3 4 5 6 7 8),
             (Isa::Avx512, 5, 1) if neighbours => pick!(5, 1: 3 4 5 6 7 8),
             (Isa::Avx2, 3, 1) if neighbours => pick!(3, 1: 3 4),
-            (Isa::Avx512, ..) => pick!(0, 0: 2 3 4 5 6 7 8),
+            (Isa::Avx512 | Isa::Amx, ..) => pick!(0, 0: 2 3 4 5 6 7 8),
             (Isa::Avx2 | Isa::Portable, ..) => pick!(0, 0: 2 3 4),
         }
     }
@@ -266,7 +267,7 @@ impl<T: Element, const PIXELS: usize, const WIDTH: usize, const STRIDE: usize>
                             seen =
                                 s.add(seen, unsafe { s.load(weights.wrapping_add(tap * padded + offset)) });
                         });
-                        levels.start_of(s, seen)
+                        levels.start_of(s, channel + offset, seen)
                     }
                 }
                 // SAFETY: the bias is padded to whole vectors.

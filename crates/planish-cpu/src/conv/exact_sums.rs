@@ -11,8 +11,11 @@ use crate::element::ElementType;
 use crate::matmul::AlignedNumbers;
 use crate::simd::Simd;
 
-/// The most products whose sum, and that of what the zero point adds, stay below 2²⁴.
-const MOST_PRODUCTS: usize = 128;
+/// The most products whose sum and that of what the zero point adds stay below 2²⁴, together with a bias.
+const MOST_PRODUCTS: usize = 112;
+
+/// The largest bias for which that holds.
+const MOST_BIAS: u32 = (1 << 24) - 2 * MOST_PRODUCTS as u32 * 255 * 255;
 
 /// Refuses problems on levels whose sums might not be exact.
 pub(super) fn check(problem: &ConvProblem) -> Result<(), String> {
@@ -29,8 +32,10 @@ pub(super) struct ExactSums {
     zero: f32,
     /// What a sum over all taps starts from: less the weights times the input's zero.
     start: AlignedNumbers,
-    /// The bits of integers.
+    /// What is added to a sum over some of the taps: the bias, where that is exact.
     bias: AlignedNumbers,
+    /// The bits of integers to add to sums too long for that.
+    far_bias: Option<AlignedNumbers>,
     scales: AlignedNumbers,
 }
 
@@ -46,10 +51,14 @@ impl ExactSums {
         let sums = problem.channel_sums(weights.values);
         let zero = f32::from(input_zero);
         let bias = bias.unwrap_or_default();
+        let far = bias.iter().any(|bias| bias.unsigned_abs() > MOST_BIAS);
+        let near =
+            |channel: usize| if far { 0.0 } else { bias.get(channel).map_or(0.0, |&bias| bias as f32) };
         Some(Self {
             zero,
-            start: padded(&mut sums.iter().map(|&sum| -zero * sum as f32)),
-            bias: padded(&mut bias.iter().map(|&bias| f32::from_bits(bias as u32))),
+            start: padded(&mut sums.iter().enumerate().map(|(i, &sum)| near(i) - zero * sum as f32)),
+            bias: padded(&mut (0..sums.len()).map(near)),
+            far_bias: far.then(|| padded(&mut bias.iter().map(|&bias| f32::from_bits(bias as u32)))),
             scales: padded(&mut scales.iter().copied()),
         })
     }
@@ -63,18 +72,21 @@ impl ExactSums {
 
     /// What they start from where only taps are seen whose weights add up to this.
     #[inline(always)]
-    pub(super) fn start_of<S: Simd>(&self, s: S, weights: S::F32) -> S::F32 {
-        s.mul(weights, s.splat(-self.zero))
+    pub(super) fn start_of<S: Simd>(&self, s: S, channel: usize, weights: S::F32) -> S::F32 {
+        // SAFETY: padded to whole vectors, of which `channel` starts one.
+        let bias = unsafe { s.load(self.bias.as_slice()[channel..].as_ptr()) };
+        s.sub(bias, s.mul(weights, s.splat(self.zero)))
     }
 
     /// The numbers that the sums of a vector of channels stand for.
     #[inline(always)]
     pub(super) fn finish<S: Simd>(&self, s: S, channel: usize, sum: S::F32) -> S::F32 {
         // SAFETY: padded to whole vectors, of which `channel` starts one.
-        let (bias, scale) = unsafe {
-            let bias = s.load(self.bias.as_slice()[channel..].as_ptr());
-            (bias, s.load(self.scales.as_slice()[channel..].as_ptr()))
+        let load = |numbers: &AlignedNumbers| unsafe { s.load(numbers.as_slice()[channel..].as_ptr()) };
+        let sum = match &self.far_bias {
+            Some(bias) => s.from_i32(s.add_i32(s.to_i32(sum), load(bias))),
+            None => sum,
         };
-        s.mul(s.from_i32(s.add_i32(s.to_i32(sum), bias)), scale)
+        s.mul(sum, load(&self.scales))
     }
 }

@@ -50,7 +50,7 @@ impl ConvAlgorithm for Grouped {
         if problem.groups == 1 {
             return Err("grouped needs several groups".to_owned());
         }
-        let lanes = isa.lanes();
+        let lanes = isa.serving(problem.element).lanes();
         let blocks = problem.out_channels.div_ceil(lanes);
         if (0..blocks).any(|block| input_span(problem, lanes, block).1 > lanes) {
             return Err(format!(
@@ -80,6 +80,7 @@ impl ConvAlgorithm for Grouped {
         isa: Isa,
         weights: Weights<'_>,
     ) -> Result<Box<dyn PreparedConv>, String> {
+        let isa = isa.serving(problem.element);
         self.accepts(problem, isa)?;
         weights.check(problem)?;
         let lanes = isa.lanes();
@@ -169,7 +170,7 @@ fn max_pixels(isa: Isa) -> usize {
     match isa {
         Isa::Portable => 2,
         Isa::Avx2 => 6,
-        Isa::Avx512 => 8,
+        Isa::Avx512 | Isa::Amx => 8,
     }
 }
 
@@ -258,7 +259,7 @@ impl<T: Element, const PIXELS: usize> TileOp<'_, T, PIXELS> {
                                 s.add(seen, unsafe { s.load(weights.add((tap * group_in + c) * S::LANES)) });
                         }
                     });
-                    levels.start_of(s, seen)
+                    levels.start_of(s, channel, seen)
                 }
             }
             // SAFETY: the bias is padded to whole vectors.

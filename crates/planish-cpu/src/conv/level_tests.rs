@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::tests::problem;
 use super::*;
+use crate::amx;
 use crate::epilogue::exact::ACTIVATIONS;
 use crate::epilogue::{Activation, Epilogue, Levels};
 use crate::view::{Rows, RowsMut};
@@ -71,6 +72,15 @@ fn setting() -> impl Strategy<Value = Setting> {
     })
 }
 
+/// Every instruction set with kernels on levels, that of the tile unit on its emulation where the machine has none.
+fn isas() -> Vec<Isa> {
+    let mut isas = Isa::available_for(ElementType::U8);
+    if amx::emulate().is_ok() && !isas.contains(&Isa::Amx) {
+        isas.push(Isa::Amx);
+    }
+    isas
+}
+
 /// The sums of a problem by their definition.
 fn sums(problem: &ConvProblem, input: &[u8], zero: u8, weights: &[f32], bias: Option<&[i32]>) -> Vec<i32> {
     let shape = ConvProblem { element: ElementType::F32, ..problem.clone() };
@@ -129,7 +139,7 @@ proptest! {
             input.chunks(channels).flat_map(|row| row.iter().copied().chain(vec![77; input_gap])).collect();
         let sum_levels = SumLevels { input_zero, bias: bias.as_deref(), scales: &scales };
         let given = Weights { values: &weights, bias: None, levels: Some(sum_levels) };
-        for isa in Isa::available() {
+        for isa in isas() {
             for algorithm in algorithms() {
                 if algorithm.accepts(&problem, isa).is_err() {
                     continue;

@@ -68,6 +68,7 @@ pub struct WeightsKey {
 impl WeightsKey {
     fn new(algorithm: &'static str, problem: &ConvProblem, isa: Isa) -> Self {
         let ConvProblem { in_channels, out_channels, groups, kernel, element, .. } = *problem;
+        let isa = isa.serving(element);
         Self { algorithm, isa, in_channels, out_channels, groups, kernel, element }
     }
 }

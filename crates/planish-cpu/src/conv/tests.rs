@@ -257,7 +257,7 @@ proptest! {
     #[test]
     fn algorithms_agree_with_the_reference(problem in problem(), setting in setting()) {
         let (mut case, weights) = case(&problem, setting);
-        for isa in Isa::available() {
+        for isa in Isa::available_for(problem.element) {
             for algorithm in algorithms() {
                 if algorithm.accepts(&problem, isa).is_ok() {
                     prop_assert!(Rates::defaults(isa).milliseconds(&algorithm.work(&problem, isa, 2)) > 0.0);

@@ -234,3 +234,86 @@ proptest! {
         );
     }
 }
+
+/// [`Simd::dot_u8`] and the other operations on integers, of whole vectors.
+struct Integers<'a> {
+    left: &'a [u32],
+    right: &'a [u32],
+    out: &'a mut [[u32; 4]],
+}
+
+impl SimdOp for Integers<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let parts = self.left.chunks_exact(S::LANES).zip(self.right.chunks_exact(S::LANES));
+        for ((left, right), out) in parts.zip(self.out.chunks_exact_mut(S::LANES)) {
+            let mut lanes = [0f32; 16];
+            // SAFETY: both chunks hold a vector of words, and so does `lanes`.
+            unsafe {
+                let (a, b) = (s.load(left.as_ptr().cast()), s.load(right.as_ptr().cast()));
+                let whole = s.from_i32(b);
+                let results = [
+                    s.dot_u8(a, b, b),
+                    s.add_i32(a, b),
+                    s.mul_i32(a, b),
+                    s.to_i32(s.mul(whole, s.splat(0.5))),
+                ];
+                for (i, result) in results.into_iter().enumerate() {
+                    s.store(lanes.as_mut_ptr(), result);
+                    out.iter_mut().zip(lanes).for_each(|(out, lane)| out[i] = lane.to_bits());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn integers_are_exact() {
+    let words = |seed: u64| -> Vec<u32> {
+        let all = random(seed, 64 * 16 * 4, 0.0, 256.0);
+        let extremes = [0x8080_8080, 0xffff_ffff, 0x7f7f_7f7f, 0, 0xff00_80ff];
+        let drawn =
+            all.chunks(4).map(|b| u32::from_le_bytes([b[0] as u8, b[1] as u8, b[2] as u8, b[3] as u8]));
+        drawn
+            .enumerate()
+            .map(|(i, w)| if i % 7 == 0 { extremes[i / 7 * seed as usize % 5] } else { w })
+            .collect()
+    };
+    let (left, right) = (words(1), words(2));
+    for isa in Isa::available() {
+        for best in [false, true] {
+            let mut out = vec![[0; 4]; left.len()];
+            let op = Integers { left: &left, right: &right, out: &mut out };
+            if best {
+                dispatch_bytes(isa.serving(ElementType::U8), op)
+            } else {
+                dispatch(isa, op)
+            }
+            for (i, out) in out.iter().enumerate() {
+                let (a, b) = (left[i], right[i]);
+                let pairs = a.to_le_bytes().into_iter().zip(b.to_le_bytes());
+                let dot: i32 = pairs.map(|(a, b)| i32::from(a) * i32::from(b as i8)).sum();
+                let half = (f64::from(b as i32 as f32) * 0.5).round_ties_even() as i32 as u32;
+                let want = [b.wrapping_add(dot as u32), a.wrapping_add(b), a.wrapping_mul(b), half];
+                assert_eq!(*out, want, "{isa} {best}: {a:x} {b:x}");
+            }
+        }
+    }
+}
+
+#[test]
+fn levels_are_rounded_to_even_and_limited() {
+    let mut numbers: Vec<f32> = (-40..1100).map(|i| i as f32 * 0.25).collect();
+    numbers.extend([f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e20, -1e20, 0.499_999_97, -0.0]);
+    let wanted: Vec<u8> = numbers.iter().map(|x| x.round_ties_even() as u8).collect();
+    for isa in Isa::available() {
+        let mut levels = vec![0u8; numbers.len()];
+        dispatch(isa, Convert(&numbers, &mut levels));
+        assert_eq!(levels, wanted, "{isa}");
+        let mut back = vec![0f32; levels.len()];
+        dispatch(isa, Convert(&levels, &mut back));
+        assert!(back.iter().zip(&wanted).all(|(x, &level)| *x == f32::from(level)), "{isa}");
+    }
+}

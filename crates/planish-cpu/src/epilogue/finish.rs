@@ -55,6 +55,11 @@ impl<T: Element, V> SimdOp for Finish<'_, T, V> {
                     } else if affine {
                         value = s.mul_add(value, scale, shift);
                     }
+                    if T::INTEGER {
+                        // A NaN becomes the lowest level.
+                        let (low, high) = d.within(f32::NEG_INFINITY, f32::INFINITY);
+                        value = s.min(s.splat(high), s.max(value, s.splat(low)));
+                    }
                     d.keep::<S, false>(s, value, *d.outputs.add(i), column);
                 }
             }

@@ -7,6 +7,8 @@
 
 use std::mem::MaybeUninit;
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::pack::{PackedMatrix, panel_width};
 use super::row;
 use super::tile::{self, Scaling, Stage, Tile};
@@ -208,7 +210,7 @@ impl<T: Factor, O: Element> Product<'_, T, O> {
             // SAFETY: slots are disjoint pieces of the scratch memory, and nobody else uses this slot
             // meanwhile.
             let scratch = as_elements(unsafe { slots.piece(slot * slot_len, slot_len) });
-            T::dispatch(
+            T::dispatch_products(
                 isa,
                 Block { product: self, source, out, tiles, tiles_of_block, panels_of_run, scratch },
             );
@@ -320,6 +322,28 @@ impl<T: Factor, O: Element, R: RowSource<T>> SimdOp for Block<'_, T, O, R> {
         let destination = |first: usize, column: usize, columns: usize| {
             Destination::new(out, &epilogue, column, columns, outputs[first..].as_ptr())
         };
+        // A single row waits for the weights, which vectors read as fast.
+        #[cfg(target_arch = "x86_64")]
+        if let Some(product) = amx::product::<S, T>(matrix.isa()).filter(|_| source.rows() > 1) {
+            let most = amx::block_rows(count, matrix.rows() / T::PER_WORD);
+            for first in (0..count).step_by(most) {
+                let rows = most.min(count - first);
+                // SAFETY: the table was filled by a source that promises its addresses; the matrix is packed for the tile
+                // unit, which is therefore there.
+                let left = unsafe { amx::Left::new(product, &stage(first, &[]), rows) };
+                for panel in panels_of_run.clone() {
+                    let (column, valid) = matrix.panel_columns(panel);
+                    let (width, column) = (matrix.panel_width(panel), first_column + column);
+                    let (to, scaling) = (destination(first, column, valid), scaling(first, column));
+                    // SAFETY: the panel is whole, and the output as below.
+                    unsafe {
+                        let (panel, bias) = (matrix.panel(panel), bias_of(column));
+                        left.multiply::<S, T, O>(s, panel, width, bias, &scaling, &to);
+                    }
+                }
+            }
+            return;
+        }
         let mut panels = panels_of_run;
         while let Some(panel) = panels.next() {
             let (column, valid) = matrix.panel_columns(panel);

@@ -7,6 +7,8 @@
 //! which turns the same loop into a convolution without im2col (Dukhan, *The Indirect Convolution Algorithm*,
 //! arXiv 1907.02129).
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod driver;
 mod pack;
 mod piece;

@@ -14,7 +14,7 @@ use planish_memory::prefer_huge_pages;
 struct Line([f32; 16]);
 
 /// Numbers that start at a cache line.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct AlignedNumbers {
     lines: Vec<Line>,
     len: usize,
@@ -73,7 +73,7 @@ pub struct PackedMatrix<T = f32> {
 pub(super) fn panel_vectors(isa: Isa) -> usize {
     match isa {
         Isa::Portable => 1,
-        Isa::Avx2 | Isa::Avx512 => 2,
+        Isa::Avx2 | Isa::Avx512 | Isa::Amx => 2,
     }
 }
 
@@ -106,6 +106,7 @@ impl<T: Factor> PackedMatrix<T> {
         row: impl Fn(usize) -> Option<(usize, usize)>,
         value: impl Fn(usize, usize) -> T,
     ) -> Self {
+        let isa = isa.serving(T::TYPE);
         Self::from_panels(isa, rows, columns, |columns, data| {
             let width = columns.len().next_multiple_of(isa.lanes());
             for (word, slots) in data.chunks_exact_mut(width * T::PER_WORD).enumerate() {
@@ -129,6 +130,7 @@ impl<T: Factor> PackedMatrix<T> {
         columns: usize,
         fill: impl Fn(Range<usize>, &mut [T]),
     ) -> Self {
+        let isa = isa.serving(T::TYPE);
         let mut packed = Self::zeros(isa, rows, columns);
         let column = packed.rows();
         for panel in 0..packed.panels() {

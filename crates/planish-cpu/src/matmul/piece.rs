@@ -2,8 +2,12 @@
 
 use std::ops::Range;
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::pack::PackedMatrix;
 use super::tile::{self, Scaling, Stage, Tile};
+#[cfg(target_arch = "x86_64")]
+use crate::amx::TileProduct;
 use crate::element::Factor;
 use crate::epilogue::{Destination, Epilogue};
 use crate::simd::Simd;
@@ -56,13 +60,19 @@ impl<T: Factor> Piece<'_, T> {
         let (first, words) = (self.first / T::PER_WORD, self.depth / T::PER_WORD);
         let Range { start, end } = first * width..(first + words) * width;
         let right = &matrix.panel(panel)[start..end];
-        assert!(rows <= PIECE_ROWS && matrix.isa() == S::ISA);
+        assert!(rows <= PIECE_ROWS && matrix.isa().vectors() == S::ISA);
         debug_assert_eq!((first * T::PER_WORD, words * T::PER_WORD), (self.first, self.depth));
         let outputs: [usize; PIECE_ROWS] = std::array::from_fn(|row| row);
         // SAFETY: promised by the caller.
         let out = unsafe { RowsMut::from_raw(self.out, rows, width, self.out_step) };
-        let tiles = rows.div_ceil(tile::max_rows(S::ISA));
         let runs = self.depth.div_ceil(self.longest_sum).max(1);
+        #[cfg(target_arch = "x86_64")]
+        if let Some(product) = amx::product::<S, T>(matrix.isa()) {
+            // SAFETY: promised by the caller.
+            unsafe { self.run_on_tiles(s, product, right, width, runs, &out, &outputs) };
+            return;
+        }
+        let tiles = rows.div_ceil(tile::max_rows(S::ISA));
         for i in 0..tiles {
             let (from, to) = (i * rows / tiles, (i + 1) * rows / tiles);
             let whole =
@@ -94,6 +104,52 @@ impl<T: Factor> Piece<'_, T> {
                 // caller promises as he does the output, written in the first run; the panel has as
                 // many words.
                 unsafe { tile::compute(s, &tile, to - from, width) };
+            }
+        }
+    }
+
+    /// [`Piece::run`] by the tile unit.
+    ///
+    /// # Safety
+    /// As for [`Piece::run`], whose panel rows, width, runs and output these are.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn run_on_tiles<S: Simd>(
+        &self,
+        s: S,
+        product: TileProduct,
+        right: &[f32],
+        width: usize,
+        runs: usize,
+        out: &RowsMut<'_, f32>,
+        outputs: &[usize; PIECE_ROWS],
+    ) {
+        if self.rows == 0 {
+            return;
+        }
+        let words = self.depth / T::PER_WORD;
+        let whole = Destination::<f32>::new(out, &Epilogue::default(), 0, width, outputs.as_ptr());
+        let table: [*const T; PIECE_ROWS] =
+            std::array::from_fn(|row| self.left.wrapping_add(row.min(self.rows - 1) * self.left_step));
+        for run in 0..runs {
+            let (start, end) = (run * words / runs, (run + 1) * words / runs);
+            let stage = Stage {
+                initial: std::ptr::null(),
+                table: table.as_ptr(),
+                table_stride: PIECE_ROWS,
+                taps: 1,
+                tap_start: start * T::PER_WORD,
+                tap_len: end - start,
+                panel: std::ptr::null(),
+                kept: std::ptr::null_mut(),
+            };
+            let destination = if run == 0 { whole } else { whole.accumulating() };
+            let right = &right[start * width..end * width];
+            // SAFETY: the caller promises the rows and the output; the panel is packed for the tile unit, which is
+            // therefore there.
+            unsafe {
+                let left = amx::Left::new(product, &stage, self.rows);
+                left.multiply::<S, T, f32>(s, right, width, std::ptr::null(), &Scaling::NONE, &destination);
             }
         }
     }

@@ -76,7 +76,7 @@ pub(super) unsafe fn compute<S: Simd, T: Factor, O: Element>(
     step: usize,
 ) {
     match S::ISA {
-        Isa::Avx512 | Isa::Avx2 => {
+        Isa::Amx | Isa::Avx512 | Isa::Avx2 => {
             s.call(RowOp::<T, O, { 2 * STREAMS }> { stage, bias, scaling, destination, step })
         }
         Isa::Portable => s.call(RowOp::<T, O, STREAMS> { stage, bias, scaling, destination, step }),

@@ -15,7 +15,7 @@ use crate::simd::{Simd, SimdOp, prefetch};
 pub(crate) fn max_rows(isa: Isa) -> usize {
     match isa {
         Isa::Portable | Isa::Avx2 => 6,
-        Isa::Avx512 => 14,
+        Isa::Avx512 | Isa::Amx => 14,
     }
 }
 
@@ -229,8 +229,8 @@ pub(super) unsafe fn compute<S: Simd, T: Factor, O: Element>(
         };
     }
     match (S::ISA, width / S::LANES) {
-        (Isa::Avx512, 2) => pick!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        (Isa::Avx512, _) => pick!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        (Isa::Avx512 | Isa::Amx, 2) => pick!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        (Isa::Avx512 | Isa::Amx, _) => pick!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         (Isa::Avx2, 2) => pick!(2: 1 2 3 4 5 6),
         (Isa::Avx2 | Isa::Portable, _) => pick!(1: 1 2 3 4 5 6),
     }

@@ -55,8 +55,17 @@ fn to_bytes(v: __m256) -> __m128i {
     // SAFETY: as above. A NaN becomes the second operand of the maximum.
     unsafe {
         let limited = _mm256_min_ps(_mm256_max_ps(v, _mm256_setzero_ps()), _mm256_set1_ps(255.0));
-        let numbers = _mm256_cvtps_epi32(limited);
-        let (low, high) = (_mm256_castsi256_si128(numbers), _mm256_extracti128_si256::<1>(numbers));
+        low_bytes(_mm256_cvtps_epi32(limited))
+    }
+}
+
+/// The lowest byte of every lane, in the lower half.
+#[inline(always)]
+fn low_bytes(bits: __m256i) -> __m128i {
+    // SAFETY: as above.
+    unsafe {
+        let bytes = _mm256_and_si256(bits, _mm256_set1_epi32(0xff));
+        let (low, high) = (_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes));
         let words = _mm_packs_epi32(low, high);
         _mm_packus_epi16(words, words)
     }
@@ -128,6 +137,22 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         // SAFETY: the caller promises min(n, 8) writable numbers, and the array holds as many.
         unsafe {
             self.store_u8(bytes.as_mut_ptr(), v);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), p, n.min(8));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_low_bytes(self, p: *mut u8, bits: __m256) {
+        // SAFETY: the caller promises 8 writable bytes; the token proves the instructions.
+        unsafe { _mm_storel_epi64(p.cast(), low_bytes(_mm256_castps_si256(bits))) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_low_bytes_partial(self, p: *mut u8, n: usize, bits: __m256) {
+        let mut bytes = [0u8; 8];
+        // SAFETY: the caller promises min(n, 8) writable bytes, and the array holds as many.
+        unsafe {
+            self.store_low_bytes(bytes.as_mut_ptr(), bits);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), p, n.min(8));
         }
     }

@@ -215,6 +215,22 @@ impl<const BF16: bool, const VNNI: bool> Simd for Avx512<BF16, VNNI> {
     }
 
     #[inline(always)]
+    unsafe fn store_low_bytes(self, p: *mut u8, bits: __m512) {
+        // SAFETY: the caller promises 16 writable bytes; the token proves the instructions.
+        unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_castps_si512(bits))) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_low_bytes_partial(self, p: *mut u8, n: usize, bits: __m512) {
+        // SAFETY: masked lanes are not accessed, the others the caller promises; the token proves the
+        // instructions.
+        unsafe {
+            let bytes = _mm512_cvtepi32_epi8(_mm512_castps_si512(bits));
+            _mm_mask_storeu_epi8(p.cast(), mask_of(n), bytes);
+        }
+    }
+
+    #[inline(always)]
     fn dot_u8(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
         // SAFETY: the token proves the instructions.
         unsafe {

@@ -19,6 +19,7 @@ pub use avx2::Avx2;
 pub use avx512::Avx512;
 pub use portable::Portable;
 
+use crate::element::ElementType;
 use crate::isa::Isa;
 use half::bf16;
 
@@ -131,6 +132,18 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `min(n, LANES)` numbers must be writable at `p`; nothing behind them is touched.
     unsafe fn store_u8_partial(self, p: *mut u8, n: usize, v: Self::F32);
 
+    /// Writes the lowest byte of every lane.
+    ///
+    /// # Safety
+    /// `LANES` bytes must be writable at `p`.
+    unsafe fn store_low_bytes(self, p: *mut u8, bits: Self::F32);
+
+    /// [`Simd::store_low_bytes`] of the first `n` lanes (all of them where `n >= LANES`).
+    ///
+    /// # Safety
+    /// `min(n, LANES)` bytes must be writable at `p`; nothing behind them is touched.
+    unsafe fn store_low_bytes_partial(self, p: *mut u8, n: usize, bits: Self::F32);
+
     /// `sum + a0 b0 + a1 b1 + a2 b2 + a3 b3`, where the 32 bits of each lane of `a` are four `u8`, of `b` four `i8`, the
     /// first in the lowest bits, and of `sum` and the result an `i32`, which wraps around.
     fn dot_u8(self, a: Self::F32, b: Self::F32, sum: Self::F32) -> Self::F32;
@@ -236,7 +249,7 @@ pub trait SimdOp {
 pub fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => {
+        Isa::Avx512 | Isa::Amx => {
             if let Some(simd) = Avx512::<false, false>::new() {
                 return simd.call(op);
             }
@@ -252,27 +265,28 @@ pub fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
     Portable.call(op)
 }
 
-/// [`dispatch`] for work on `bf16`: with the instructions for it where `isa` and this machine have them.
+/// [`dispatch`] for work on `bf16`: with the instructions for it, or on the portable path; see [`Isa::serving`].
 ///
 /// Apart from [`dispatch`], so that work which never sees a `bf16` is not compiled once more.
 #[inline]
 pub fn dispatch_bf16<O: SimdOp>(isa: Isa, op: O) -> O::Output {
     #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Avx512
+    if isa.vectors() == Isa::Avx512
         && let Some(simd) = Avx512::<true, false>::new()
     {
         return simd.call(op);
     }
-    dispatch(isa, op)
+    debug_assert!(isa.serving(ElementType::Bf16) == Isa::Portable);
+    Portable.call(op)
 }
 
-/// [`dispatch`] for work that multiplies `u8`: with the instructions for it (AVX512-VNNI, AVX-VNNI) where this machine has
-/// them.
+/// [`dispatch`] for products of bytes: with the instructions for them (AVX512-VNNI, AVX-VNNI) where the machine has them;
+/// see [`Isa::serving`].
 #[inline]
-pub fn dispatch_u8<O: SimdOp>(isa: Isa, op: O) -> O::Output {
+pub fn dispatch_bytes<O: SimdOp>(isa: Isa, op: O) -> O::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => {
+        Isa::Avx512 | Isa::Amx => {
             if let Some(simd) = Avx512::<false, true>::new() {
                 return simd.call(op);
             }
@@ -282,10 +296,14 @@ pub fn dispatch_u8<O: SimdOp>(isa: Isa, op: O) -> O::Output {
             if let Some(simd) = Avx2::<true>::new() {
                 return simd.call(op);
             }
+            if let Some(simd) = Avx2::<false>::new() {
+                return simd.call(op);
+            }
         }
         _ => {}
     }
-    dispatch(isa, op)
+    debug_assert!(isa == Isa::Portable);
+    Portable.call(op)
 }
 
 /// Asks for the cache line at an address, which need not be readable: it is a hint.

@@ -138,6 +138,19 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn store_low_bytes(self, p: *mut u8, bits: F32x8) {
+        // SAFETY: the caller promises LANES writable bytes.
+        unsafe { p.cast::<[u8; LANES]>().write(bits.0.map(|bits| bits.to_bits() as u8)) };
+    }
+
+    #[inline(always)]
+    unsafe fn store_low_bytes_partial(self, p: *mut u8, n: usize, bits: F32x8) {
+        let out = bits.0.map(|bits| bits.to_bits() as u8);
+        // SAFETY: the caller promises min(n, LANES) writable bytes, and the array holds as many.
+        unsafe { std::ptr::copy_nonoverlapping(out.as_ptr(), p, n.min(LANES)) };
+    }
+
+    #[inline(always)]
     fn dot_u8(self, a: F32x8, b: F32x8, sum: F32x8) -> F32x8 {
         F32x8(std::array::from_fn(|i| {
             let (a, b) = (a.0[i].to_bits().to_le_bytes(), b.0[i].to_bits().to_le_bytes());

@@ -19,7 +19,7 @@ pub(super) const fn max_rows(isa: Isa) -> usize {
     match isa {
         Isa::Portable => 3,
         Isa::Avx2 => 6,
-        Isa::Avx512 => 14,
+        Isa::Avx512 | Isa::Amx => 14,
     }
 }
 
@@ -64,7 +64,7 @@ impl Product {
                 };
             }
             match S::ISA {
-                Isa::Avx512 => pick!(1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+                Isa::Avx512 | Isa::Amx => pick!(1 2 3 4 5 6 7 8 9 10 11 12 13 14),
                 Isa::Avx2 => pick!(1 2 3 4 5 6),
                 Isa::Portable => pick!(1 2 3),
             }

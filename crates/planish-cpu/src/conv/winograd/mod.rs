@@ -123,6 +123,7 @@ impl ConvAlgorithm for Winograd {
         isa: Isa,
         weights: Weights<'_>,
     ) -> Result<Box<dyn PreparedConv>, String> {
+        let isa = isa.serving(problem.element);
         let form = self.form(problem)?;
         weights.check(problem)?;
         let bias = weights.bias.map(|bias| {
