@@ -3,6 +3,7 @@
 use super::model::{self, Shapes};
 use clap::Args;
 use planish::report::table::{Align, Table, bytes, count};
+use planish_engine::passes::{self, Conversion};
 use planish_graph::error::Context;
 use planish_graph::infer::infer;
 use planish_graph::limits::{Budget, with_budget};
@@ -78,19 +79,29 @@ pub fn layers(graph: &Graph, shapes: &[Vec<usize>]) -> Result<Vec<Layer>> {
     Ok(layers.collect())
 }
 
+/// The conversions that are left of a quantised network when it is planned for these input shapes.
+fn conversions(graph: &Graph, shapes: &[Vec<usize>]) -> Result<Vec<Conversion>> {
+    // QuantizeLinear, QLinearConv …
+    if !graph.nodes.iter().any(|node| node.op.name().contains("Linear")) {
+        return Ok(Vec::new());
+    }
+    Ok(passes::conversions(&passes::specialise(graph, shapes)?.graph))
+}
+
 /// Inspects.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut graph = model::read(&arguments.model, arguments.max_memory)?;
     let place = || arguments.model.display().to_string();
     let budget = Budget::new(arguments.max_memory);
-    let (shapes, layers) = with_budget(&budget, || {
+    let (shapes, layers, conversions) = with_budget(&budget, || {
         graph.validate()?;
         if arguments.optimized {
             planish_engine::passes::optimise(&mut graph)?;
         }
         let shapes = arguments.shapes.resolve(&graph)?;
         let layers = layers(&graph, &shapes)?;
-        Ok((shapes, layers))
+        let conversions = conversions(&graph, &shapes)?;
+        Ok((shapes, layers, conversions))
     })
     .context(place)?;
     if arguments.text {
@@ -122,6 +133,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             "model": place(), "inputs": values(&graph.inputs), "outputs": values(&graph.outputs), "input_shapes": shapes,
             "nodes": layers.len(), "macs": macs, "parameters": parameters, "constant_bytes": graph.constant_bytes(),
             "operators": operators, "metadata": graph.metadata, "layers": list,
+            "conversions": conversions.iter().map(|c| json!({"node": c.node, "operator": c.operator, "reason": c.reason}))
+                .collect::<Vec<_>>(),
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -163,6 +176,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     );
     let operators: Vec<String> = operators.iter().map(|(name, n)| format!("{name} {n}")).collect();
     println!("  {}", operators.join(", "));
+    for Conversion { node, operator, reason } in &conversions {
+        println!("  {operator} \"{node}\" stays: {reason}");
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -49,6 +49,8 @@ mod unsigned_levels;
 
 pub(crate) use absorb_affine::{Affine, channel_map};
 pub(crate) use pattern::per_channel;
+pub(crate) use quantised::report::reason as conversion_reason;
+pub use quantised::report::{Conversion, conversions};
 pub use specialise::{Specialised, as_it_stands, specialise};
 
 use planish_graph::error::Context;

@@ -140,6 +140,10 @@ impl<'g> Rewriter<'g> {
         (self.use_count(value) == 1).then_some(*node)
     }
 
+    /// Declares another element type of `value`.
+    pub fn set_dtype(&mut self, value: ValueId, dtype: DType) {
+        self.graph.value_mut(value).dtype = Some(dtype);
+    }
     /// The nodes that read `value`, each once for every input that does.
     pub fn readers(&self, value: ValueId) -> impl Iterator<Item = NodeId> + '_ {
         self.uses[value.0 as usize].iter().map(|(node, _)| *node)

@@ -24,7 +24,6 @@ impl Pass for UnsignedLevels {
     fn run(&self, graph: &mut Graph) -> Result<usize> {
         let mut rewriter = Rewriter::new(graph);
         let mut seen: BTreeSet<ValueId> = BTreeSet::new();
-        let mut unsigned: Vec<ValueId> = Vec::new();
         for id in rewriter.node_ids() {
             let Some(made) = rewriter.node_of::<QuantizeLinear>(id).and_then(|(node, _)| node.output())
             else {
@@ -49,15 +48,11 @@ impl Pass for UnsignedLevels {
                 inputs[2] = Some(rewriter.add_constant(&name, zero));
                 rewriter.set(end, op, inputs);
             }
-            unsigned.extend(region.values);
-        }
-        let rewrites = rewriter.finish()?;
-        if rewrites > 0 {
-            for v in unsigned {
-                graph.values[v.0 as usize].dtype = Some(DType::U8);
+            for v in region.values {
+                rewriter.set_dtype(v, DType::U8);
             }
         }
-        Ok(rewrites)
+        rewriter.finish()
     }
 }
 

@@ -4,6 +4,7 @@ pub(super) mod absorb;
 mod grids;
 pub(super) mod limits;
 pub(super) mod movement;
+pub(super) mod report;
 pub(super) mod residual;
 pub(super) mod spelling;
 

@@ -2,6 +2,7 @@
 //! compute in `f32`.
 
 use super::{Facts, Family, Layout, Lowering, Wish};
+use crate::passes::conversion_reason;
 use planish_cpu::integer::{Grid, Grids, dequantize, quantize};
 use planish_graph::ops::nn::quantized::quantize::{DequantizeLinear, Granularity, QuantizeLinear};
 use planish_graph::tensor::index;
@@ -62,8 +63,8 @@ impl Family for Conversions {
         let operand = l.operand(x, layout)?;
         let target = l.output(y)?;
         let to_levels = node.op.is_op::<QuantizeLinear>();
-        let reason = if axis.is_some() { "a scale for each channel" } else { "one scale" };
-        let info = l.info(node, "quantise and dequantise", reason);
+        let reason = conversion_reason(l.graph, node).unwrap_or_default();
+        let info = l.info(node, "quantise and dequantise", &reason);
         let from = operand.clone();
         l.push(info, &[&operand], &[&target], move |env| {
             let chosen = if axis.is_some() { Grids::Each(&grids) } else { Grids::One(grids[0]) };
