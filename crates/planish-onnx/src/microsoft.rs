@@ -145,10 +145,68 @@ impl<'a, 'p> Importer<'a, 'p, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::build::{graph, model, node, typed, with_float};
+    use crate::wire::Message;
+    use crate::{ReadOptions, read};
+    use planish_graph::{DType, Tensor, reference};
+
+    /// What a node of these inputs gives.
+    fn run(node: impl Fn(&[&str]) -> Message, inputs: &[Tensor]) -> Result<Tensor> {
+        let names: Vec<String> = (0..inputs.len()).map(|i| format!("i{i}")).collect();
+        let values = names.iter().zip(inputs).map(|(name, tensor)| {
+            let dims: Vec<i64> = tensor.shape().iter().map(|&d| d as i64).collect();
+            typed(name, tensor.dtype().onnx_code(), &dims)
+        });
+        let names: Vec<&str> = names.iter().map(|n| n.as_str()).collect();
+        let bytes = model(graph(vec![node(&names)], values.collect(), vec![typed("y", 2, &[])]), vec![]);
+        let read = read(&bytes, None, &ReadOptions::default())?;
+        assert!(read.nodes.iter().all(|n| n.op.domain().is_empty()));
+        Ok(reference::run(&read, inputs)?.remove(0))
+    }
+
+    fn spelled<'n>(operator: &'n str) -> impl Fn(&[&str]) -> Message + 'n {
+        move |inputs| node(&format!("{DOMAIN}::{operator}"), inputs, &["y"])
+    }
+
+    /// Levels with their scale and zero point.
+    fn levels(shape: &[usize], values: &[u8], scale: f32, zero: u8) -> [Tensor; 3] {
+        [Tensor::new(shape, values).unwrap(), Tensor::scalar(scale), Tensor::scalar(zero)]
+    }
 
     #[test]
-    fn only_its_own_domain_is_read() {
-        assert!(is_read(DOMAIN, "QLinearAdd") && is_read(DOMAIN, "DequantizeLinear"));
+    fn sums_products_and_functions() {
+        let (a, b) = (levels(&[1, 2], &[10, 20], 0.5, 10), levels(&[1, 2], &[7, 1], 2.0, 3));
+        let to = [Tensor::scalar(1f32), Tensor::scalar(100u8)];
+        let both = [&a[..], &b, &to].concat();
+        // The numbers are 0, 5 and 8, -4.
+        let sum = run(spelled("QLinearAdd"), &both).unwrap();
+        assert_eq!(sum.as_slice::<u8>().unwrap(), [108, 101]);
+        assert_eq!(run(spelled("QLinearMul"), &both).unwrap().as_slice::<u8>().unwrap(), [100, 80]);
+        let bent = run(|i| with_float(spelled("QLinearLeakyRelu")(i), "alpha", 0.5), &[&b[..], &to].concat());
+        assert_eq!(bent.unwrap().as_slice::<u8>().unwrap(), [108, 98]);
+        assert_eq!(run(spelled("QuantizeLinear"), &[b[1].clone(), to[0].clone(), to[1].clone()]).unwrap(), Tensor::scalar(102u8));
+    }
+
+    #[test]
+    fn products_with_a_bias() {
+        let (a, b) = (levels(&[1, 2], &[10, 20], 0.5, 10), levels(&[2, 1], &[7, 1], 2.0, 3));
+        let bias = Tensor::new(&[1], &[3i32]).unwrap();
+        let to = [Tensor::scalar(1f32), Tensor::scalar(100u8)];
+        // 0 · 8 + 5 · (-4) + 3 units of 0.5 · 2.
+        let made = run(spelled("QGemm"), &[&a[..], &b, std::slice::from_ref(&bias), &to].concat()).unwrap();
+        assert_eq!(made.as_slice::<u8>().unwrap(), [83]);
+        let numbers = run(spelled("QGemm"), &[&a[..], &b, std::slice::from_ref(&bias)].concat()).unwrap();
+        assert_eq!((numbers.dtype(), numbers.to_f32s()), (DType::F32, vec![-17.0]));
+        let scaled = |i: &[&str]| with_float(spelled("QGemm")(i), "alpha", 0.5);
+        assert!(run(scaled, &[&a[..], &b, std::slice::from_ref(&bias), &to].concat()).is_err());
+    }
+
+    #[test]
+    fn what_is_not_read_is_named() {
+        let a = levels(&[1, 2], &[10, 20], 0.5, 10);
+        let error = run(spelled("QLinearSoftmax"), &a).unwrap_err().to_string();
+        assert!(error.contains("com.microsoft::QLinearSoftmax"), "{error}");
+        assert!(run(spelled("QLinearAdd"), &a[..1]).is_err());
         assert!(!is_read("", "QLinearAdd") && !is_read(DOMAIN, "QLinearConv"));
     }
 }
