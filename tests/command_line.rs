@@ -51,7 +51,8 @@ fn inspect_counts() {
 #[test]
 fn kernels_name_every_instruction_set() {
     let folder = Folder::new("kernels");
-    let report = folder.json(&["kernels", "--json"], &["isa", "kernels"]);
+    let report = folder.json(&["kernels", "--json"], &["isa", "emulated", "kernels"]);
+    assert_eq!(report["emulated"], false);
     let list = report["kernels"].as_array().unwrap();
     for kernel in list {
         assert_keys(kernel, &["family", "name", "element", "isa", "available"]);
@@ -62,7 +63,10 @@ fn kernels_name_every_instruction_set() {
         };
         assert!(of("f32") && of("bf16"));
     }
-    let in_use = list.iter().filter(|k| k["isa"] == report["isa"] && k["element"] == "f32");
+    assert!(list.iter().any(|k| k["isa"] == "amx" && k["name"] == "indirect" && k["element"] == "bf16"));
+    // The tile unit multiplies `bf16` only.
+    let vectors = if report["isa"] == "amx" { &Value::from("avx512") } else { &report["isa"] };
+    let in_use = list.iter().filter(|k| k["isa"] == *vectors && k["element"] == "f32");
     assert!(in_use.clone().count() > 20 && in_use.clone().all(|k| k["available"] == true));
 }
 
@@ -134,6 +138,35 @@ fn precision_is_what_was_asked_for_or_said_to_be_another() {
         folder.json(&["eval", MODEL, "--cifar10", PICTURES, "--precision", "bf16", "--json"], &EVAL_KEYS);
     assert!(number(&found["top1"]) >= 84.0, "{found}");
     assert_eq!(folder.run(&["bench", MODEL, "--precision", "f8"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_network_runs_on_the_emulated_tile_unit() {
+    let folder = Folder::new("tiles");
+    let emulated = |arguments: &[&str]| {
+        let output = folder.command(arguments).env("PLANISH_ISA", "amx-emulated").output().unwrap();
+        let (out, err) = texts(&output);
+        (output.status.success(), out, err)
+    };
+    let (able, out, err) = emulated(&["kernels", "--json"]);
+    if !able {
+        assert!(err.contains("amx-emulated"), "{err}");
+        eprintln!("skipped: {err}");
+        return;
+    }
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["isa"], "amx");
+    // Each layer keeps to what rounding to 8 bits explains.
+    let (good, out, err) = emulated(&["verify", MODEL, "--precision", "bf16", "--json"]);
+    assert!(good, "{out}{err}");
+    let answers = ["1", "2"].map(|threads| {
+        let outputs = folder.path(threads);
+        let one_algorithm = ["--precision", "bf16", "--algorithm", "im2col", "--threads", threads];
+        let (good, _, err) = emulated(&[&["run", MODEL, "--output", &outputs], &one_algorithm[..]].concat());
+        assert!(good && err.contains("emulated"), "{err}");
+        let mut files = std::fs::read_dir(outputs).unwrap();
+        std::fs::read(files.next().unwrap().unwrap().path()).unwrap()
+    });
+    assert!(answers[0] == answers[1], "other answers on two threads");
 }
 
 const EVAL_KEYS: [&str; 11] = [

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use planish::report::table::{Align, Table};
+use planish_cpu::amx;
 use planish_cpu::isa::Isa;
 use planish_graph::{Error, Result};
 use std::process::ExitCode;
@@ -28,7 +29,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
                 })
             })
             .collect();
-        super::print_json(&serde_json::json!({"isa": chosen.name(), "kernels": list}))?;
+        let emulated = amx::is_emulated();
+        super::print_json(&serde_json::json!({"isa": chosen.name(), "emulated": emulated, "kernels": list}))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut table = Table::new(&[
@@ -39,7 +41,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         ("this machine", Align::Left),
     ]);
     for kernel in &kernels {
-        let has = if kernel.is_available() { "yes" } else { "no" };
+        let has = match kernel.is_available() {
+            true if kernel.isa == Isa::Amx && amx::is_emulated() => "emulated",
+            true => "yes",
+            false => "no",
+        };
         table.row([kernel.family, kernel.name, kernel.element.name(), kernel.isa.name(), has]);
     }
     print!("{table}");

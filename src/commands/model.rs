@@ -172,6 +172,11 @@ pub fn load(path: &Path, options: &SessionOptions, keep_original: bool) -> Resul
     let graph = read(path, options.max_memory)?;
     let original = keep_original.then(|| graph.clone());
     let session = Session::new(graph, options).context(|| path.display().to_string())?;
+    if session.isa() == Isa::Amx && planish_cpu::amx::is_emulated() {
+        eprintln!(
+            "planish: the tile unit is emulated, thousands of times slower than one; times say nothing"
+        );
+    }
     if session.precision() != options.precision {
         note_precision(options.precision, session.isa());
     }

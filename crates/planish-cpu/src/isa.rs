@@ -196,9 +196,11 @@ impl Isa {
     }
 }
 
+/// The name, and whether the instructions are emulated here.
 impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(self.name())?;
+        if *self == Isa::Amx && amx::is_emulated() { f.write_str(", emulated") } else { Ok(()) }
     }
 }
 
@@ -211,6 +213,18 @@ mod tests {
         let available = Isa::available();
         assert_eq!(available.first(), Some(&Isa::Portable));
         assert_eq!(available.last(), Some(&Isa::detect()));
+    }
+
+    #[test]
+    fn what_is_emulated_is_not_chosen() {
+        let before = (Isa::available(), Isa::detect());
+        match Isa::from_name(AMX_EMULATED) {
+            Ok(isa) => assert!(isa == Isa::Amx && isa.is_available() && isa.has_bf16()),
+            Err(error) => assert!(error.to_string().contains(AMX_EMULATED), "{error}"),
+        }
+        assert_eq!((Isa::available(), Isa::detect()), before);
+        assert_eq!(Isa::from_name("amx").is_ok(), amx::is_real());
+        assert!(!Isa::available_for(ElementType::F32).contains(&Isa::Amx));
     }
 
     #[test]

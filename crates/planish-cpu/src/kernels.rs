@@ -3,9 +3,10 @@
 //! Tests, benchmarks and the command `planish kernels` read this list, so that no kernel exists that nothing
 //! measures or nobody knows of.
 
-use crate::conv;
+use crate::conv::{self, ConvAlgorithm, ConvProblem};
 use crate::element::ElementType;
 use crate::isa::Isa;
+use crate::rates::Rate;
 
 /// A kernel: a way to compute something on one instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,14 +66,37 @@ const OTHERS: [(&str, &str, &[ElementType]); 25] = [
     ("index tables", "copy", WHOLE),
 ];
 
-/// Every kernel for every instruction set, whether this machine has it or not.
+/// The one of them that products on the tile unit are.
+const PRODUCT: &str = "packed panels";
+
+/// Whether an algorithm multiplies `bf16` on the tile unit, where there is one: by what it counts as its work.
+fn is_on_tiles(algorithm: &dyn ConvAlgorithm) -> bool {
+    [1, 3].into_iter().any(|kernel| {
+        let problem = ConvProblem::new_2d(1, 16, 16, [8, 8], [kernel, kernel]);
+        let problem = ConvProblem { element: ElementType::Bf16, ..problem };
+        algorithm.accepts(&problem, Isa::Amx).is_ok()
+            && algorithm.work(&problem, Isa::Amx, 1).count(Rate::TileProduct) > 0.0
+    })
+}
+
+/// Every kernel for every instruction set that has one of its own, whether this machine has it or not.
 pub fn kernels() -> Vec<KernelInfo> {
-    let convolutions = conv::algorithms().iter().map(|a| (a.name(), "convolution", a.elements()));
-    let each = |(name, family, elements): (&'static str, &'static str, &'static [ElementType])| {
-        let of = move |element| Isa::ALL.map(|isa| KernelInfo { name, family, element, isa });
-        elements.iter().copied().flat_map(of)
-    };
-    convolutions.chain(OTHERS).flat_map(each).collect()
+    let convolutions =
+        conv::algorithms().iter().map(|a| ((a.name(), "convolution", a.elements()), is_on_tiles(*a)));
+    let others = OTHERS.map(|other| (other, other.0 == PRODUCT));
+    let mut kernels = Vec::new();
+    for ((name, family, elements), on_tiles) in convolutions.chain(others) {
+        for &element in elements {
+            let own = |isa: &Isa| *isa == isa.vectors() || (on_tiles && element == ElementType::Bf16);
+            kernels.extend(Isa::ALL.into_iter().filter(own).map(|isa| KernelInfo {
+                name,
+                family,
+                element,
+                isa,
+            }));
+        }
+    }
+    kernels
 }
 
 #[cfg(test)]
@@ -87,10 +111,15 @@ mod tests {
         let different: HashSet<_> = all.iter().collect();
         assert_eq!(different.len(), all.len());
         for algorithm in conv::algorithms() {
-            for isa in Isa::ALL {
+            for isa in Isa::ALL.into_iter().filter(|isa| *isa == isa.vectors()) {
                 let listed = |k: &KernelInfo| k.name == algorithm.name() && k.isa == isa;
                 assert_eq!(all.iter().filter(|k| listed(k)).count(), algorithm.elements().len());
             }
         }
+        let on_tiles: Vec<_> =
+            all.iter().filter(|k| k.isa == Isa::Amx).map(|k| (k.name, k.element)).collect();
+        let names =
+            ["pointwise", "direct", "indirect", "im2col", "winograd 2x2 bf16", "winograd 4x4 bf16", PRODUCT];
+        assert_eq!(on_tiles, names.map(|name| (name, ElementType::Bf16)));
     }
 }

@@ -7,6 +7,9 @@ use std::hint::black_box;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
+#[cfg(target_arch = "x86_64")]
+use crate::amx::instructions::{Shapes, Tiles};
+use crate::amx::{TILE_ROWS, TILE_WORDS, TileProduct};
 use crate::element::Factor;
 use crate::isa::Isa;
 use crate::simd::{Simd, SimdOp};
@@ -23,6 +26,8 @@ const fn sums(isa: Isa) -> usize {
 
 /// Multiply-adds of each sum in one task: some 50 µs, far above the cost of a region.
 const STEPS: usize = 20_000;
+/// Products of each of four tiles of sums in one task on the tile unit: as long.
+const TILE_STEPS: usize = 1_500;
 /// How long regions are repeated; the fastest counts, what is slower was disturbed. Several time slices of the operating
 /// system, so that all threads get their cores at once even where other programs want them.
 const REPEAT_FOR: Duration = Duration::from_millis(50);
@@ -66,17 +71,49 @@ impl<T: Factor> SimdOp for MultiplyAdds<T> {
     }
 }
 
+/// Products of tiles that are loaded already, or what that would be.
+///
+/// # Safety
+/// The tile unit is available.
+#[cfg(target_arch = "x86_64")]
+unsafe fn multiply_tiles(product: TileProduct) {
+    // SAFETY: promised by the caller; all tiles have the same, full shape.
+    unsafe {
+        let unit = Tiles::configure(&Shapes::new([(TILE_ROWS, TILE_WORDS); 8]));
+        for _ in 0..TILE_STEPS {
+            unit.multiply::<0, 4, 6>(product);
+            unit.multiply::<1, 4, 7>(product);
+            unit.multiply::<2, 5, 6>(product);
+            unit.multiply::<3, 5, 7>(product);
+        }
+    }
+}
+
+/// Multiplies and adds in one task on the tile unit.
+const fn tile_operations(per_word: usize) -> usize {
+    4 * TILE_STEPS * TILE_ROWS * TILE_WORDS * TILE_WORDS * per_word
+}
+
 /// Floating-point operations a second that independent multiply-adds of `T` reach (each counts two) on all threads of
-/// `pool` together. Takes a twentieth of a second.
+/// `pool` together, on the tile unit where `isa` multiplies `T` there. Takes a twentieth of a second.
 pub fn peak_flops<T: Factor>(isa: Isa, pool: &ThreadPool) -> f64 {
     let threads = pool.threads();
-    let operations = (threads * STEPS * sums(isa) * isa.lanes() * T::PER_WORD * 2) as f64;
+    let tiles = T::TILES.filter(|_| isa == Isa::Amx && isa.is_available());
+    let vectors = STEPS * sums(isa) * isa.lanes() * T::PER_WORD;
+    let task = if tiles.is_some() { tile_operations(T::PER_WORD) } else { vectors };
+    let operations = (threads * task * 2) as f64;
+    let work = || match tiles {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: just asked for.
+        Some(product) => unsafe { multiply_tiles(product) },
+        _ => T::dispatch(isa, MultiplyAdds::<T>(PhantomData)),
+    };
     let _active = pool.activate();
     let mut least = f64::INFINITY;
     let begun = Instant::now();
     while least.is_infinite() || begun.elapsed() < REPEAT_FOR {
         let start = Instant::now();
-        pool.run(threads, &|_| T::dispatch(isa, MultiplyAdds::<T>(PhantomData)));
+        pool.run(threads, &|_| work());
         least = least.min(start.elapsed().as_secs_f64());
     }
     operations / least
@@ -95,6 +132,14 @@ mod tests {
             // Two threads may share a core, or one of them may have to wait for another program.
             let two = peak_flops::<f32>(isa, &ThreadPool::new(2));
             assert!(two > 0.2 * one && two < 2.0 * 8e9 * 64.0, "{isa}: {two} on two threads, {one} on one");
+        }
+    }
+
+    #[test]
+    fn the_tile_unit_has_a_peak_of_its_own() {
+        match crate::amx::emulate() {
+            Ok(()) => assert!(peak_flops::<crate::element::bf16>(Isa::Amx, &ThreadPool::new(1)) > 1e6),
+            Err(reason) => eprintln!("skipped: {reason}"),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use planish_cpu::element::ElementType;
 use planish_cpu::isa::Isa;
+use planish_engine::plan::choose::ChooserOptions;
 use planish_engine::run::session::random_input;
 use planish_engine::{CancelToken, Profile, Session, SessionOptions};
 use planish_graph::ops::math::binary::{Binary, BinaryFunction};
@@ -125,6 +126,39 @@ fn networks_err_no_more_than_roundings_explain() {
             let rounds = session.precision() == ElementType::Bf16;
             assert_eq!(error > 1e-5, rounds, "{error}");
         }
+    }
+}
+
+#[test]
+fn networks_on_the_tile_unit_err_no_more_on_any_number_of_threads() {
+    if let Err(reason) = planish_cpu::amx::emulate() {
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    let graph = classifier();
+    let inputs = [random_input(DType::F32, &[2, 3, 19, 17], 3).unwrap()];
+    let want = reference::run(&graph, &inputs).unwrap();
+    // The planner's choice, which may differ with the threads, and one algorithm for all layers, which may not.
+    for only in [None, Some("im2col".to_string())] {
+        let answers = [1, 2].map(|threads| {
+            let options = SessionOptions {
+                precision: ElementType::Bf16,
+                isa: Some(Isa::Amx),
+                threads,
+                chooser: ChooserOptions { only: only.clone(), ..ChooserOptions::default() },
+                ..SessionOptions::default()
+            };
+            let session = Session::new(graph.clone(), &options).unwrap();
+            assert_eq!(session.precision(), ElementType::Bf16);
+            session.run(&inputs).unwrap()
+        });
+        for got in &answers {
+            for (want, got) in want.iter().zip(got) {
+                let error = relative(want, got);
+                assert!(error < 0.03 && error > 1e-5, "{error}");
+            }
+        }
+        assert!(only.is_none() || answers[0] == answers[1]);
     }
 }
 

@@ -1,5 +1,6 @@
 //! From flags to a convolution, refusing what makes no sense before any memory is taken.
 
+use crate::commands::model;
 use clap::Args;
 use planish_cpu::conv::ConvProblem;
 use planish_cpu::element::ElementType;
@@ -130,6 +131,7 @@ pub fn to_json(problem: &ConvProblem) -> Value {
         "n": problem.batch, "c": problem.in_channels, "hw": plane(problem.in_size), "k": problem.out_channels,
         "kernel": plane(problem.kernel), "stride": plane(problem.stride), "pad": plane(problem.pads_begin),
         "dilation": plane(problem.dilation), "groups": problem.groups,
+        "element": problem.element.name(),
         "out_hw": problem.out_size().map_or([0, 0], plane), "macs": problem.macs(),
     })
 }
@@ -151,6 +153,9 @@ pub fn from_json(value: &Value) -> Option<ConvProblem> {
     problem.pads_begin = plane(pair("pad")?, 0);
     problem.pads_end = problem.pads_begin;
     problem.groups = number(&value["groups"])?;
+    // Older reports have `f32` only, and do not say so.
+    let element = value["element"].as_str().unwrap_or(ElementType::F32.name());
+    problem.element = model::precision(element).ok()?;
     problem.validate().is_ok().then_some(problem)
 }
 

@@ -10,6 +10,7 @@
 use super::{
     AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, SumLevels, Weights, WeightsKey,
 };
+use crate::amx::{TILE_ROWS, TILE_WORDS};
 use crate::element::{ElementType, Factor};
 use crate::epilogue::Epilogue;
 use crate::for_element;
@@ -198,17 +199,44 @@ pub(super) fn product_work(problem: &ConvProblem, isa: Isa, threads: usize) -> W
     let vectors = count(problem.group_out().div_ceil(isa.lanes()));
     let panels = count(problem.group_out().div_ceil(panel_width(isa)));
     let tiles = count(rows.div_ceil(tile_rows(isa)));
-    let multiply_adds = count(rows) * vectors * depth;
     let weights = depth * vectors * count(isa.lanes() * size_of::<f32>());
-    let mut work = Work::of(&[
-        (Rate::MultiplyAdd, multiply_adds),
-        (Rate::PanelStep, tiles * panels * depth),
-        (Rate::ResultVector, count(rows) * vectors),
-    ]);
-    work += weights_read(weights, count(rows.div_ceil(BLOCK_ROWS)), multiply_adds, isa);
+    let mut work = Work::of(&[(Rate::ResultVector, count(rows) * vectors)]);
+    // A single row is a matter of vectors, see the driver of products.
+    let arithmetic = if on_tiles(problem.element, isa) && rows > 1 {
+        tile_work(count(rows), depth, problem.group_out())
+    } else {
+        let (multiply_adds, steps) = (count(rows) * vectors * depth, tiles * panels * depth);
+        Work::of(&[(Rate::MultiplyAdd, multiply_adds), (Rate::PanelStep, steps)])
+    };
+    let passes = count(rows.div_ceil(BLOCK_ROWS));
+    work += weights_read(weights, passes, multiply_adds_beside(&arithmetic), isa);
+    work += arithmetic;
     let mut work = work.times(groups);
     work += activations_read(problem);
     work.shared(busy(tiles * panels, threads))
+}
+
+/// Whether products of these factors go to the tile unit.
+pub(super) fn on_tiles(factor: ElementType, isa: Isa) -> bool {
+    isa == Isa::Amx && for_element!(factor, T => T::TILES.is_some())
+}
+
+/// The work of a product on the tile unit: of so many rows, each of so many words, with so many columns.
+pub(super) fn tile_work(rows: f64, words: f64, columns: usize) -> Work {
+    let columns = columns.div_ceil(TILE_WORDS) as f64;
+    let steps = (words / TILE_WORDS as f64).ceil();
+    // Two tiles of rows by two of columns at a time. Tiles of fewer rows take less time.
+    let (tiles, pairs) = (rows / TILE_ROWS as f64, (rows / (2 * TILE_ROWS) as f64).ceil());
+    Work::of(&[
+        (Rate::TileProduct, tiles * steps * columns),
+        (Rate::TileLoad, tiles * steps * (columns / 2.0).ceil() + pairs * steps * columns),
+    ])
+}
+
+/// The multiply-adds of vectors that take as long as this arithmetic of a product, for what they hide: a product of tiles
+/// with its share of loads takes as long as some 50.
+pub(super) fn multiply_adds_beside(arithmetic: &Work) -> f64 {
+    arithmetic.count(Rate::MultiplyAdd) + 50.0 * arithmetic.count(Rate::TileProduct)
 }
 
 /// The multiply-adds of a sum of products over so many channels.

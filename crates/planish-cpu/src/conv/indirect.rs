@@ -50,6 +50,11 @@ impl ConvAlgorithm for Indirect {
         let panels = problem.group_out().div_ceil(panel_width(isa)) as f64;
         work += Work::of(&[(Rate::Address, addresses), (Rate::AddressLoad, addresses * panels)])
             .shared(threads as f64);
+        if dense::on_tiles(problem.element, isa) && problem.taps() > 1 {
+            // Most tiles of pixels are not evenly spaced: their lines end, or a tap meets the padding.
+            let bytes = problem.out_rows() * problem.taps() * problem.in_channels * problem.element.bytes();
+            work += Work::of(&[(Rate::CopiedByte, bytes as f64)]).shared(threads as f64);
+        }
         work.called(problem.groups, threads)
     }
 

@@ -8,7 +8,7 @@ use crate::element::{Element, bf16};
 use crate::epilogue::exact::ACTIVATIONS;
 use crate::epilogue::{Activation, Epilogue};
 use crate::for_float;
-use crate::rates::Rates;
+use crate::rates::{Rate, Rates};
 use crate::view::{Rows, RowsMut};
 
 /// Numbers between -1 and 1 that look random, the same for the same seed.
@@ -268,6 +268,28 @@ proptest! {
         }
     }
 
+    /// Fewer and smaller ones, because every instruction of the unit may be emulated.
+    #[test]
+    fn algorithms_agree_with_the_reference_on_the_tile_unit(problem in problem(), setting in setting()) {
+        if let Err(reason) = crate::amx::emulate() {
+            eprintln!("skipped: {reason}");
+            return Ok(());
+        }
+        let problem = ConvProblem { element: ElementType::Bf16, ..problem };
+        prop_assume!(problem.macs() < 400_000);
+        let (mut case, weights) = case(&problem, setting);
+        for algorithm in algorithms() {
+            if algorithm.accepts(&problem, Isa::Amx).is_ok() {
+                let work = algorithm.work(&problem, Isa::Amx, 2);
+                prop_assert!(Rates::defaults(Isa::Amx).milliseconds(&work) > 0.0);
+                if work.count(Rate::TileProduct) > 0.0 {
+                    case.allowance = allowance(*algorithm, &problem);
+                    run_case(*algorithm, Isa::Amx, &problem, &case, &weights, &[1, 3])?;
+                }
+            }
+        }
+    }
+
     #[test]
     fn transposed_agrees_with_scattering(
         problem in problem(),
@@ -368,6 +390,28 @@ fn prepared_weights_serve_other_sizes_but_not_other_shapes() {
     assert!(run(&larger).is_ok());
     assert!(run(&other).is_err());
     assert!(run(&shorter).is_err());
+}
+
+#[test]
+fn plain_products_on_the_tile_unit_beat_winograds_of_vectors() {
+    if let Err(reason) = crate::amx::emulate() {
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    let rates = Rates::defaults(Isa::Amx);
+    for (channels, size) in [(64, 56), (128, 28), (256, 14), (512, 7)] {
+        let problem = ConvProblem::new_2d(1, channels, channels, [size, size], [3, 3]);
+        let problem =
+            ConvProblem { element: ElementType::Bf16, pads_begin: [0, 1, 1], pads_end: [0, 1, 1], ..problem };
+        let able = algorithms().iter().filter(|a| a.accepts(&problem, Isa::Amx).is_ok());
+        let exact = able.filter(|a| a.error(&problem) < 2e-6);
+        let time = |a: &&&dyn ConvAlgorithm| rates.milliseconds(&a.work(&problem, Isa::Amx, 1));
+        let best = exact.min_by(|a, b| time(a).total_cmp(&time(b))).unwrap();
+        assert!(best.work(&problem, Isa::Amx, 1).count(Rate::TileProduct) > 0.0, "{size}: {}", best.name());
+        // 1 TFLOP/s is eight times what vectors do in `f32`.
+        let floor = problem.macs() as f64 * 2.0 / 3e12 * 1e3;
+        assert!(time(&best) > floor && time(&best) < 6.0 * floor, "{size}: {} ms", time(&best));
+    }
 }
 
 #[test]

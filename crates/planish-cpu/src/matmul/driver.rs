@@ -324,12 +324,14 @@ impl<T: Factor, O: Element, R: RowSource<T>> SimdOp for Block<'_, T, O, R> {
         };
         // A single row waits for the weights, which vectors read as fast.
         #[cfg(target_arch = "x86_64")]
-        if let Some(product) = amx::product::<S, T>(matrix.isa()).filter(|_| source.rows() > 1) {
+        if const { amx::is_possible::<S, T>() }
+            && source.rows() > 1
+            && let Some(product) = amx::product::<T>(matrix.isa())
+        {
             let most = amx::block_rows(count, matrix.rows() / T::PER_WORD);
             for first in (0..count).step_by(most) {
                 let rows = most.min(count - first);
-                // SAFETY: the table was filled by a source that promises its addresses; the matrix is packed for the tile
-                // unit, which is therefore there.
+                // SAFETY: the table was filled by a source that promises its addresses; `product` says that the unit is there.
                 let left = unsafe { amx::Left::new(product, &stage(first, &[]), rows) };
                 for panel in panels_of_run.clone() {
                     let (column, valid) = matrix.panel_columns(panel);

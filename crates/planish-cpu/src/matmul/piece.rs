@@ -67,7 +67,9 @@ impl<T: Factor> Piece<'_, T> {
         let out = unsafe { RowsMut::from_raw(self.out, rows, width, self.out_step) };
         let runs = self.depth.div_ceil(self.longest_sum).max(1);
         #[cfg(target_arch = "x86_64")]
-        if let Some(product) = amx::product::<S, T>(matrix.isa()) {
+        if const { amx::is_possible::<S, T>() }
+            && let Some(product) = amx::product::<T>(matrix.isa())
+        {
             // SAFETY: promised by the caller.
             unsafe { self.run_on_tiles(s, product, right, width, runs, &out, &outputs) };
             return;
@@ -111,7 +113,7 @@ impl<T: Factor> Piece<'_, T> {
     /// [`Piece::run`] by the tile unit.
     ///
     /// # Safety
-    /// As for [`Piece::run`], whose panel rows, width, runs and output these are.
+    /// As for [`Piece::run`], whose panel rows, width, runs and output these are; the product is what [`amx::product`] gave.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn run_on_tiles<S: Simd>(
@@ -145,8 +147,7 @@ impl<T: Factor> Piece<'_, T> {
             };
             let destination = if run == 0 { whole } else { whole.accumulating() };
             let right = &right[start * width..end * width];
-            // SAFETY: the caller promises the rows and the output; the panel is packed for the tile unit, which is
-            // therefore there.
+            // SAFETY: the caller promises the rows, the panel, the unit and the output.
             unsafe {
                 let left = amx::Left::new(product, &stage, self.rows);
                 left.multiply::<S, T, f32>(s, right, width, std::ptr::null(), &Scaling::NONE, &destination);

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::amx as unit;
 use crate::element::bf16;
 use crate::epilogue::Activation;
 
@@ -93,6 +94,71 @@ proptest! {
             check("dynamic", a, |k, n| b[k * row_step + n * column_step], columns, &vec![0.0; rows * columns], &out);
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(80))]
+
+    #[test]
+    fn products_on_the_tile_unit_agree_with_plain_sums(
+        rows in prop_oneof![4 => 0usize..70, 1 => 100usize..130],
+        depth in prop_oneof![4 => 0usize..80, 1 => Just(513usize)],
+        columns in 1usize..90,
+        gap in 0usize..3,
+        with_bias in any::<bool>(),
+        with_residual in any::<bool>(),
+    ) {
+        if let Err(reason) = unit::emulate() {
+            eprintln!("skipped: {reason}");
+            return Ok(());
+        }
+        let round = |numbers: Vec<f32>| numbers.into_iter().map(bf16::from_f32).collect::<Vec<_>>();
+        let mut a_data = round(numbers(rows * (depth + gap), 1));
+        // What lies between rows is nobody's to multiply, not even by zero.
+        for row in a_data.chunks_mut((depth + gap).max(1)) {
+            row.iter_mut().skip(depth).for_each(|x| *x = bf16::NAN);
+        }
+        let long: Vec<f32> = a_data.iter().map(|x| x.to_f32()).collect();
+        let exact = Rows::new(&long, rows, depth, depth + gap).unwrap();
+        let b: Vec<f32> = round(numbers(depth * columns, 2)).into_iter().map(bf16::to_f32).collect();
+        let bias = with_bias.then(|| numbers(columns, 3));
+        let residual = with_residual.then(|| numbers(rows * columns, 4));
+        let start: Vec<f32> = (0..rows * columns)
+            .map(|i| bias.as_ref().map_or(0.0, |b| b[i % columns]) + residual.as_ref().map_or(0.0, |r| r[i]))
+            .collect();
+        let packed = PackedMatrix::<bf16>::from_strided(Isa::Amx, &b, depth, columns, columns, 1).unwrap();
+        let mut results = Vec::new();
+        for threads in [1, 3] {
+            let mut out = vec![f32::NAN; rows * columns];
+            let residual = residual.as_ref().map(|r| Rows::dense(r, rows, columns).unwrap());
+            let epilogue = Epilogue { residual, ..Epilogue::default() };
+            let view = RowsMut::dense(&mut out, rows, columns).unwrap();
+            let left = Rows::new(&a_data, rows, depth, depth + gap).unwrap();
+            matmul(&ThreadPool::new(threads), left, &packed, bias.as_deref(), epilogue, view).unwrap();
+            check("on tiles", exact, |k, n| b[k * columns + n], columns, &start, &out);
+            results.push(out.into_iter().map(f32::to_bits).collect::<Vec<_>>());
+        }
+        prop_assert_eq!(&results[0], &results[1]);
+    }
+}
+
+#[test]
+fn an_infinite_weight_stays_in_its_column_on_the_tile_unit() {
+    if let Err(reason) = unit::emulate() {
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    // 17 words: the last step is filled up with zeros, which no weight of another step may meet.
+    let (rows, depth, columns) = (3, 34, 2);
+    let a = vec![bf16::ONE; rows * depth];
+    let mut b = vec![1.0; depth * columns];
+    b[6] = f32::INFINITY;
+    let packed = PackedMatrix::<bf16>::from_strided(Isa::Amx, &b, depth, columns, columns, 1).unwrap();
+    let mut out = vec![0.0_f32; rows * columns];
+    let (left, view) =
+        (Rows::dense(&a, rows, depth).unwrap(), RowsMut::dense(&mut out, rows, columns).unwrap());
+    matmul(&ThreadPool::new(1), left, &packed, None, Epilogue::<f32>::default(), view).unwrap();
+    assert_eq!(out, [f32::INFINITY, 34.0].repeat(rows));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::super::ConvProblem;
 use super::blocking::Blocking;
 use super::grid::Form;
-use crate::conv::dense::{activations_read, steps_of_depth};
+use crate::conv::dense::{activations_read, multiply_adds_beside, on_tiles, steps_of_depth, tile_work};
 use crate::element::ElementType;
 use crate::isa::Isa;
 use crate::matmul::{panel_width, tile_rows};
@@ -21,18 +21,21 @@ pub(super) fn work(form: Form, factor: ElementType, problem: &ConvProblem, isa: 
     let outputs = count(problem.out_channels.div_ceil(lanes));
     let panels = count(problem.out_channels.div_ceil(panel_width(isa)));
     let steps = count(points * blocks * tiles_a_block.div_ceil(tile_rows(isa)) * depth) * panels;
-    let multiply_adds = values * outputs * count(depth);
+    let arithmetic = if on_tiles(factor, isa) {
+        tile_work(values, count(depth), problem.out_channels)
+    } else {
+        Work::of(&[(Rate::MultiplyAdd, values * outputs * count(depth)), (Rate::PanelStep, steps)])
+    };
     let sums = count(problem.in_channels.div_ceil(form.longest_sum()) - 1);
     let mut work = Work::of(&[
-        (Rate::MultiplyAdd, multiply_adds),
-        (Rate::PanelStep, steps),
         (Rate::WinogradInput, values * inputs),
         (Rate::WinogradOutput, values * outputs),
         (Rate::WinogradStage, values * (inputs + outputs) * count(form.points[0] + form.points[1])),
         (Rate::WinogradSum, values * outputs * sums),
     ]);
     let weights = count(points * depth * lanes * size_of::<f32>()) * outputs;
-    work += weights_read(weights, count(blocks), multiply_adds, isa);
+    work += weights_read(weights, count(blocks), multiply_adds_beside(&arithmetic), isa);
+    work += arithmetic;
     work += activations_read(problem);
     let regions = if blocking.shared { 2 * blocks } else { 1 };
     work.shared(blocking.busy(threads, isa, problem.out_channels)).called(regions, threads)
