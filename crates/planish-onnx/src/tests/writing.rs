@@ -36,6 +36,33 @@ fn assert_same(a: &Graph, b: &Graph) {
 }
 
 #[test]
+fn short_elements_round_trip_and_ask_for_the_versions_that_have_them() {
+    for (dtype, opset, ir_version) in [(DType::I4, 21, 10), (DType::F8E5M2, 21, 10), (DType::U2, 25, 13)] {
+        let mut graph = Graph::new("short");
+        let given = Tensor::from_bytes(dtype, &[5], &[0, 1, 2, 3, 1]).unwrap();
+        let constant = graph.add_constant("c", given.clone());
+        let output = graph.add_node("y", Identity, &[constant]);
+        graph.outputs.push(output);
+        let bytes = write(&graph, &WriteOptions::default()).unwrap();
+        let options = ReadOptions::default();
+        let survey = crate::survey(&bytes, &options).unwrap();
+        assert_eq!((survey.opsets[""], survey.ir_version), (opset, ir_version), "{dtype}");
+        let back = read(&bytes, None, &options).unwrap();
+        assert!(back.values.iter().any(|v| v.constant.as_ref() == Some(&given)), "{dtype}");
+        let folder = TestFolder::new();
+        let path = folder.path().join("m.onnx");
+        save(
+            &graph,
+            &path,
+            &WriteOptions { external_data: Some(true), smallest_external: 1, ..WriteOptions::default() },
+        )
+        .unwrap();
+        let back = load(&path, &options).unwrap();
+        assert!(back.values.iter().any(|v| v.constant.as_ref() == Some(&given)), "{dtype}");
+    }
+}
+
+#[test]
 fn models_round_trip() {
     let graph = example();
     let bytes = write(&graph, &WriteOptions::default()).unwrap();
