@@ -20,9 +20,6 @@ use std::io::Write;
 /// The version of ONNX's file format that belongs to the opset that is written.
 const IR_VERSION: i64 = 10;
 
-/// The version of our own operators.
-const OWN_OPSET: i64 = 1;
-
 /// Tensors from this size on start on a page of the weights file, so that readers may map them.
 const PAGED: usize = 1 << 20;
 
@@ -39,7 +36,7 @@ pub(crate) fn model(
         names: Names::default(),
         opset: WRITTEN_OPSET,
         ir_version: IR_VERSION,
-        own_operators: false,
+        domains: BTreeMap::new(),
     };
     let body = exporter.graph(graph, &BTreeMap::new(), 0)?;
     let mut message = Message::new();
@@ -49,8 +46,8 @@ pub(crate) fn model(
     message.text(6, &graph.doc);
     message.message(7, body);
     message.message(8, import("", exporter.opset));
-    if exporter.own_operators {
-        message.message(8, import("planish", OWN_OPSET));
+    for (domain, version) in exporter.domains {
+        message.message(8, import(domain, version));
     }
     for (key, value) in &graph.metadata {
         message.message(14, entry(key, value));
@@ -142,7 +139,8 @@ struct Exporter<'w> {
     names: Names,
     opset: i64,
     ir_version: i64,
-    own_operators: bool,
+    /// Domains other than the standard one, with the versions that their operators need.
+    domains: BTreeMap<&'static str, i64>,
 }
 
 impl Exporter<'_> {
@@ -262,8 +260,10 @@ impl Exporter<'_> {
         if node.op.domain().is_empty() {
             self.opset = self.opset.max(opset::needed(node.op.name(), &attributes));
         } else {
-            self.own_operators = true;
-            message.text(7, node.op.domain());
+            let domain = node.op.domain();
+            let version = self.domains.entry(domain).or_insert(1);
+            *version = (*version).max(opset::needed_of(domain, node.op.name(), &attributes));
+            message.text(7, domain);
         }
         Ok(message)
     }

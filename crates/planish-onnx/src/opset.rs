@@ -3,6 +3,7 @@
 use crate::legacy::UPGRADED;
 use crate::read::{NEWEST_OPSET, OLDEST_OPSET};
 use planish_graph::ops::WRITTEN_OPSET;
+use planish_graph::ops::nn::quantized::qonnx;
 use planish_graph::{Attributes, DType, Result, invalid, unsupported};
 use std::collections::HashMap;
 
@@ -117,6 +118,13 @@ pub(crate) fn needed(operator: &str, attributes: &Attributes) -> i64 {
             *name == operator && (attribute.is_empty() || attributes.0.contains_key(*attribute))
         })
         .fold(WRITTEN_OPSET, |most, (_, _, since)| most.max(*since))
+}
+
+/// The version of a domain other than the standard one that has `operator` with `attributes`. QONNX's second version
+/// changed Trunc, which has a range since.
+pub(crate) fn needed_of(domain: &str, operator: &str, attributes: &Attributes) -> i64 {
+    let second = domain == qonnx::DOMAIN && operator == "Trunc" && attributes.0.contains_key("signed");
+    if second { 2 } else { 1 }
 }
 
 /// The oldest opset, from the one that planish writes on, whose operators take elements of type `dtype`, and the version

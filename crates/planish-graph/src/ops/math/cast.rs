@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 /// The elements of `x` as `dtype`: floats round to nearest even, floats become integers by truncation, integers wrap, and
 /// everything but zero is true. Floats outside an integer type's range, on which ONNX is silent, become its nearest value
-/// and NaN becomes 0, on every machine. Floats too narrow to compute in saturate, and scales (`f8e8m0`) round away from
-/// zero: [`Narrowing`] says otherwise.
+/// and NaN becomes 0, on every machine; of integers of less than 8 bits the low bits are kept, as ONNX's own cases have it.
+/// Floats too narrow to compute in saturate, and scales (`f8e8m0`) round away from zero: [`Narrowing`] says otherwise.
 pub fn cast(x: &Tensor, dtype: DType) -> Result<Tensor> {
     if x.dtype() == dtype {
         return Ok(x.clone());
@@ -24,6 +24,7 @@ pub fn cast(x: &Tensor, dtype: DType) -> Result<Tensor> {
             Tensor::from_bools(x.shape(), &truths)
         }
         (Numbers::Float(v), Some((low, high))) => {
+            let (low, high) = if dtype.bits() < 8 { (i128::MIN, i128::MAX) } else { (low, high) };
             let ints: Vec<i128> = v.into_iter().map(|f| (f as i128).clamp(low, high)).collect();
             Tensor::from_ints(dtype, x.shape(), &ints)
         }
@@ -300,7 +301,7 @@ mod tests {
         assert_eq!(eval(&Cast::new(DType::U4), &[&x]).to_i64s().unwrap(), [9, 7, 3]);
         assert_eq!(
             eval(&Cast::new(DType::I4), &[&floats(&[3], &[-100., 2.9, 100.])]).to_i64s().unwrap(),
-            [-8, 2, 7]
+            [-4, 2, 4]
         );
         let bits = eval(&BitCast { to: DType::U4 }, &[&eval(&Cast::new(DType::I4), &[&x])]);
         assert_eq!(bits.to_i64s().unwrap(), [9, 7, 3]);

@@ -3,5 +3,6 @@
 
 pub mod conv_integer;
 pub mod matmul_integer;
+pub mod qonnx;
 pub mod quantize;
 pub mod scales;
