@@ -71,6 +71,41 @@ fn kernels_name_every_instruction_set() {
 }
 
 #[test]
+fn formats_encode_numbers() {
+    let folder = Folder::new("formats");
+    let arguments = ["formats", "0.1", "-500", "--format", "fp8-e4m3fn", "--format", "int4", "--json"];
+    let report = folder.json(&arguments, &["formats"]);
+    let list = report["formats"].as_array().unwrap();
+    assert_eq!(list.len(), 2);
+    let keys = [
+        "name",
+        "origin",
+        "bits",
+        "signed",
+        "exponent_bits",
+        "fraction_bits",
+        "bias",
+        "lowest",
+        "largest",
+        "smallest_normal",
+        "smallest_subnormal",
+        "epsilon",
+        "specials",
+        "encoded",
+    ];
+    list.iter().for_each(|format| assert_keys(format, &keys));
+    assert_eq!((number(&list[0]["largest"]), number(&list[0]["smallest_subnormal"])), (448.0, 0.001953125));
+    assert_eq!(list[0]["encoded"][0], serde_json::json!({"number": 0.1, "code": "0x1d", "value": 0.1015625}));
+    assert_eq!(list[0]["encoded"][1]["value"], "nan");
+    assert_eq!(list[1]["encoded"][1], serde_json::json!({"number": -500.0, "code": "0x8", "value": -8.0}));
+    let saturated = folder.json(&[&arguments[..], &["--saturate"]].concat(), &["formats"]);
+    assert_eq!(number(&saturated["formats"][0]["encoded"][1]["value"]), -448.0);
+    let (table, _) = texts(&folder.run(&["formats"]));
+    assert!(table.lines().count() > 20 && table.contains("dlfloat16"), "{table}");
+    assert!(folder.error(&["formats", "--format", "fp9"]).contains("fp8-e4m3fn"));
+}
+
+#[test]
 fn bench_measures() {
     let folder = Folder::new("bench");
     let trace = folder.path("trace.json");

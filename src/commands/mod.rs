@@ -3,6 +3,7 @@
 mod bench;
 mod conv;
 mod eval;
+mod formats;
 mod inspect;
 mod interrupt;
 mod kernels;
@@ -45,6 +46,8 @@ enum Command {
     Tune(tune::Arguments),
     /// List every kernel, its instruction set, and whether this machine has it
     Kernels(kernels::Arguments),
+    /// List every number format, or show what each makes of given numbers
+    Formats(formats::Arguments),
 }
 
 /// Runs one command. A command that checks something fails by its exit status, after it has reported.
@@ -59,6 +62,7 @@ pub fn run(line: CommandLine) -> Result<ExitCode> {
         Command::Conv(a) => conv::run(&a),
         Command::Tune(a) => tune::run(&a),
         Command::Kernels(a) => kernels::run(&a),
+        Command::Formats(a) => formats::run(&a),
     }
 }
 

@@ -2,13 +2,15 @@
 //!
 //! Read: format versions 1 to 3, little and big endian, C and Fortran order, every element type of [`DType`]. Written:
 //! version 1, little endian, C order. NumPy has no bfloat16; what its extension packages write for it is two raw bytes
-//! (`V2`), so that is how planish reads and writes it. Pickled objects are never read.
+//! (`V2`), so that is how planish reads and writes it. Types of 8 bits and less that it lacks are written as `i1`, `u1` or
+//! `f4`, which hold the same numbers. Pickled objects are never read.
 
 mod header;
 
 use header::Header;
 use planish_graph::error::Context;
 use planish_graph::limits::element_count;
+use planish_graph::ops::math::cast::cast;
 use planish_graph::{DType, Error, Result, Tensor};
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
@@ -64,8 +66,22 @@ pub fn write(path: &Path, tensor: &Tensor) -> Result<()> {
 
 /// Writes `tensor` in the `.npy` format to `writer`.
 pub fn write_to(writer: &mut dyn Write, tensor: &Tensor) -> std::io::Result<()> {
+    let wide = known_to_numpy(tensor).map_err(|e| std::io::Error::other(e.to_string()))?;
+    let tensor = wide.as_ref().unwrap_or(tensor);
     writer.write_all(&header::encode(tensor.dtype(), tensor.shape()))?;
     writer.write_all(tensor.bytes())
+}
+
+/// The elements in the next type that NumPy has, where it does not have theirs: the same numbers in `i8`, `u8` or `f32`.
+fn known_to_numpy(tensor: &Tensor) -> Result<Option<Tensor>> {
+    let dtype = tensor.dtype();
+    Ok(if dtype.narrow_float().is_some() {
+        Some(cast(tensor, DType::F32)?)
+    } else if dtype.bits() < 8 {
+        Some(cast(tensor, if dtype.is_signed_integer() { DType::I8 } else { DType::U8 })?)
+    } else {
+        None
+    })
 }
 
 /// The elements of `stored` (at least one), whose axes are those of `shape` in reverse, in the order of `shape`.
@@ -138,7 +154,9 @@ mod tests {
                 }
                 let path = scratch.path("t.npy");
                 write(&path, &tensor).unwrap();
-                assert_eq!(read(&path).unwrap(), tensor, "{dtype} {shape:?}");
+                let wanted = known_to_numpy(&tensor).unwrap().unwrap_or(tensor.clone());
+                assert_eq!(read(&path).unwrap(), wanted, "{dtype} {shape:?}");
+                assert_eq!(wanted.to_f64s().len(), tensor.len());
                 assert_eq!(std::fs::metadata(&path).unwrap().len() as usize % 64, tensor.bytes().len() % 64);
             }
         }

@@ -6,6 +6,7 @@
 
 pub mod attributes;
 pub mod error;
+pub mod formats;
 pub mod graph;
 pub mod infer;
 pub mod limits;

@@ -4,7 +4,7 @@ use crate::external::ExternalFiles;
 use crate::proto::{AttributeProto, GraphProto};
 use crate::tensor;
 use crate::wire::{Message, floats, varints};
-use planish_graph::{Attribute, Error, Result, invalid, unsupported};
+use planish_graph::{Attribute, DType, Error, Result, invalid, unsupported};
 
 /// `AttributeProto.AttributeType`, as numbers.
 pub(crate) mod kind {
@@ -77,6 +77,20 @@ fn guess(proto: &AttributeProto<'_>) -> i32 {
     } else {
         kind::INTS
     }
+}
+
+/// The element type that an attribute of this name and content names or brings, if any.
+pub(crate) fn named_type(name: &str, attribute: &Attribute) -> Option<DType> {
+    match attribute {
+        Attribute::Int(code) if names_a_type(name) => DType::from_onnx_code(*code).ok(),
+        Attribute::Tensor(tensor) => Some(tensor.dtype()),
+        _ => None,
+    }
+}
+
+/// Whether attributes of this name hold ONNX's number of an element type.
+pub(crate) fn names_a_type(name: &str) -> bool {
+    matches!(name, "to" | "dtype" | "output_dtype")
 }
 
 /// `AttributeProto` of an attribute; `graph` is the message of a nested one.

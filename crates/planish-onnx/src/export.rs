@@ -20,9 +20,6 @@ use std::io::Write;
 /// The version of ONNX's file format that belongs to the opset that is written.
 const IR_VERSION: i64 = 10;
 
-/// The version of our own operators.
-const OWN_OPSET: i64 = 1;
-
 /// Tensors from this size on start on a page of the weights file, so that readers may map them.
 const PAGED: usize = 1 << 20;
 
@@ -38,18 +35,19 @@ pub(crate) fn model(
         portable: options.portable,
         names: Names::default(),
         opset: WRITTEN_OPSET,
-        own_operators: false,
+        ir_version: IR_VERSION,
+        domains: BTreeMap::new(),
     };
     let body = exporter.graph(graph, &BTreeMap::new(), 0)?;
     let mut message = Message::new();
-    message.int(1, IR_VERSION);
+    message.int(1, exporter.ir_version);
     message.text(2, "planish");
     message.text(3, env!("CARGO_PKG_VERSION"));
     message.text(6, &graph.doc);
     message.message(7, body);
     message.message(8, import("", exporter.opset));
-    if exporter.own_operators {
-        message.message(8, import("planish", OWN_OPSET));
+    for (domain, version) in exporter.domains {
+        message.message(8, import(domain, version));
     }
     for (key, value) in &graph.metadata {
         message.message(14, entry(key, value));
@@ -91,7 +89,7 @@ impl WeightsFile {
     }
     /// `TensorProto` that refers to a place in this file.
     fn add(&mut self, name: &str, tensor: &Tensor) -> Message {
-        let bytes = tensor.bytes().len();
+        let bytes = tensor.packed().len();
         let offset = self.length.next_multiple_of(if bytes >= PAGED { 4096 } else { 64 });
         self.pieces.push((offset, tensor.clone()));
         self.length = offset + bytes as u64;
@@ -107,8 +105,9 @@ impl WeightsFile {
         let mut position = 0u64;
         for (offset, tensor) in &self.pieces {
             out.write_all(&vec![0; (offset - position) as usize])?;
-            out.write_all(tensor.bytes())?;
-            position = offset + tensor.bytes().len() as u64;
+            let bytes = tensor.packed();
+            out.write_all(&bytes)?;
+            position = offset + bytes.len() as u64;
         }
         Ok(())
     }
@@ -139,7 +138,9 @@ struct Exporter<'w> {
     portable: bool,
     names: Names,
     opset: i64,
-    own_operators: bool,
+    ir_version: i64,
+    /// Domains other than the standard one, with the versions that their operators need.
+    domains: BTreeMap<&'static str, i64>,
 }
 
 impl Exporter<'_> {
@@ -176,6 +177,7 @@ impl Exporter<'_> {
             })
             .collect();
         let known: HashSet<ValueId> = known.into_iter().collect();
+        graph.values.iter().filter_map(|value| value.dtype).for_each(|dtype| self.note_type(dtype));
         let mut message = Message::new();
         for node in &graph.nodes {
             let written = self.node(node, &names, depth).context(|| node.place())?;
@@ -213,6 +215,13 @@ impl Exporter<'_> {
         Ok(message)
     }
 
+    /// Takes the versions that have elements of this type.
+    fn note_type(&mut self, dtype: DType) {
+        let (opset, ir_version) = opset::of_type(dtype);
+        self.opset = self.opset.max(opset);
+        self.ir_version = self.ir_version.max(ir_version);
+    }
+
     fn initializer(&mut self, name: &str, tensor: &Tensor) -> Message {
         match &mut self.weights {
             Some(file) if tensor.bytes().len() >= file.smallest => file.add(name, tensor),
@@ -243,13 +252,18 @@ impl Exporter<'_> {
             graphs.insert(key, self.graph(&inner.graph, &bound, depth + 1)?);
         }
         for (key, value) in &attributes.0 {
+            if let Some(dtype) = attribute::named_type(key, value) {
+                self.note_type(dtype);
+            }
             message.message(5, attribute::message(key, value, graphs.remove(key.as_str())));
         }
         if node.op.domain().is_empty() {
             self.opset = self.opset.max(opset::needed(node.op.name(), &attributes));
         } else {
-            self.own_operators = true;
-            message.text(7, node.op.domain());
+            let domain = node.op.domain();
+            let version = self.domains.entry(domain).or_insert(1);
+            *version = (*version).max(opset::needed_of(domain, node.op.name(), &attributes));
+            message.text(7, domain);
         }
         Ok(message)
     }

@@ -6,7 +6,7 @@
 
 use crate::proto::Entry;
 use planish_graph::error::Context;
-use planish_graph::limits::element_count;
+use planish_graph::limits::room;
 use planish_graph::{DType, Error, Result, Tensor, invalid};
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
@@ -42,7 +42,7 @@ impl ExternalFiles {
     }
 
     fn read(&mut self, place: &Place<'_>, dtype: DType, shape: &[usize]) -> Result<Tensor> {
-        let wanted = element_count(shape)? as u64 * dtype.size() as u64;
+        let wanted = dtype.packed_len(shape)? as u64;
         if place.length.is_some_and(|given| given != wanted) {
             invalid!("length is {:?}, where {dtype} {shape:?} takes {wanted} bytes", place.length);
         }
@@ -63,9 +63,14 @@ impl ExternalFiles {
             .bytes_left
             .checked_sub(wanted)
             .ok_or_else(|| Error::limit("the model and its external data pass max_bytes"))?;
-        let mut tensor = Tensor::zeros(dtype, shape)?;
         let failed = |error: std::io::Error| Error::io(Path::new(place.location), &error);
         file.seek(SeekFrom::Start(place.offset)).map_err(failed)?;
+        if dtype.bits() < 8 {
+            let mut packed = room(&[wanted as usize])?;
+            file.take(wanted).read_to_end(&mut packed).map_err(failed)?;
+            return Tensor::from_packed(dtype, shape, &packed);
+        }
+        let mut tensor = Tensor::zeros(dtype, shape)?;
         let target = tensor.bytes_mut();
         file.read_exact(target).map_err(failed)?;
         if dtype == DType::Bool {
@@ -172,6 +177,18 @@ mod tests {
         for location in ["sub/w.bin", "./sub/w.bin"] {
             assert!(read(folder.path(), &[("location", location)]).is_ok(), "{location}");
         }
+    }
+
+    #[test]
+    fn reads_elements_that_share_bytes() {
+        let folder = TestFolder::new();
+        std::fs::write(folder.path().join("w.bin"), [0x00, 0x8f, 0x07]).unwrap();
+        let mut files = ExternalFiles::new(Some(folder.path()), 100);
+        let entries = [("location", "w.bin"), ("offset", "1"), ("length", "2")];
+        let read = files.tensor(&entries, DType::I4, &[3]).unwrap();
+        assert_eq!(read.to_i64s().unwrap(), [-1, -8, 7]);
+        assert!(files.tensor(&entries, DType::I4, &[2]).is_err());
+        assert!(files.tensor(&[("location", "w.bin"), ("offset", "2")], DType::U2, &[5]).is_err());
     }
 
     #[test]

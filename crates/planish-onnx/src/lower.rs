@@ -8,10 +8,10 @@ use planish_graph::{Attributes, DType, Graph, Node, Operator, Result, Tensor, Va
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-/// `graph` in standard operators only, or `None` where it is that already. Values keep their ids and names; what a
-/// replacement needs between its nodes comes behind them.
+/// `graph` without planish's own operators, or `None` where it has none. Values keep their ids and names; what a
+/// replacement needs between its nodes comes behind them. Operators of other domains stay what they are.
 pub(crate) fn to_standard(graph: &Graph) -> Result<Option<Graph>> {
-    if graph.nodes.iter().all(|n| n.op.domain().is_empty()) {
+    if !graph.nodes.iter().any(is_own) {
         return Ok(None);
     }
     let mut lowering = Lowering {
@@ -19,13 +19,17 @@ pub(crate) fn to_standard(graph: &Graph) -> Result<Option<Graph>> {
         graph: Graph { nodes: Vec::with_capacity(graph.nodes.len()), ..graph.clone() },
     };
     for node in &graph.nodes {
-        if node.op.domain().is_empty() {
-            lowering.graph.nodes.push(node.clone());
-        } else {
+        if is_own(node) {
             lowering.node(node)?;
+        } else {
+            lowering.graph.nodes.push(node.clone());
         }
     }
     Ok(Some(lowering.graph))
+}
+
+fn is_own(node: &Node) -> bool {
+    node.op.domain() == "planish"
 }
 
 /// A graph whose nodes are being rewritten in order.

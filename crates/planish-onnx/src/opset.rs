@@ -3,7 +3,8 @@
 use crate::legacy::UPGRADED;
 use crate::read::{NEWEST_OPSET, OLDEST_OPSET};
 use planish_graph::ops::WRITTEN_OPSET;
-use planish_graph::{Attributes, Result, invalid, unsupported};
+use planish_graph::ops::nn::quantized::qonnx;
+use planish_graph::{Attributes, DType, Result, invalid, unsupported};
 use std::collections::HashMap;
 
 /// Operators whose definition in opset 7 is older than that, with the opset it is from: these are read from models of
@@ -90,11 +91,12 @@ const UNCHANGED: [(i64, &[&str]); 5] = [
 
 /// Operators that came after the opset that planish writes, and attributes that others have got since: with one of
 /// these, a model is written for the opset that has it.
-const NEWER: [(&str, &str, i64); 15] = [
+const NEWER: [(&str, &str, i64); 16] = [
     ("Attention", "", 23),
     ("AveragePool", "ceil_mode", 22), // the shape rule for windows that start in the padding
     ("BitCast", "", 26),
     ("Cast", "round_mode", 24),
+    ("CastLike", "round_mode", 24),
     ("CumProd", "", 26),
     ("DequantizeLinear", "output_dtype", 23),
     ("LpPool", "ceil_mode", 22),
@@ -116,6 +118,25 @@ pub(crate) fn needed(operator: &str, attributes: &Attributes) -> i64 {
             *name == operator && (attribute.is_empty() || attributes.0.contains_key(*attribute))
         })
         .fold(WRITTEN_OPSET, |most, (_, _, since)| most.max(*since))
+}
+
+/// The version of a domain other than the standard one that has `operator` with `attributes`. QONNX's second version
+/// changed Trunc, which has a range since.
+pub(crate) fn needed_of(domain: &str, operator: &str, attributes: &Attributes) -> i64 {
+    let second = domain == qonnx::DOMAIN && operator == "Trunc" && attributes.0.contains_key("signed");
+    if second { 2 } else { 1 }
+}
+
+/// The oldest opset, from the one that planish writes on, whose operators take elements of type `dtype`, and the version
+/// of ONNX's file format that has them.
+pub(crate) fn of_type(dtype: DType) -> (i64, i64) {
+    match dtype {
+        DType::F4E2M1 => (23, 11),
+        DType::F8E8M0 => (24, 12),
+        DType::I2 | DType::U2 => (25, 13),
+        DType::F6E2M3 | DType::F6E3M2 => (28, 14),
+        _ => (WRITTEN_OPSET, 10),
+    }
 }
 
 /// The domain as planish writes it: `ai.onnx` is another spelling of the standard one.

@@ -1,5 +1,6 @@
 //! What a model asks for, without reading it into a graph: for reports about models that planish does not run.
 
+use crate::attribute::names_a_type;
 use crate::opset::{standard_domain, versions};
 use crate::proto::{Decoder, GraphProto, ModelProto, NodeProto, TypeProto};
 use crate::read::ReadOptions;
@@ -78,8 +79,7 @@ impl Survey {
                 if let Some(graph) = &attribute.graph {
                     self.graph(graph);
                 }
-                let names_a_type = matches!(attribute.name, "to" | "dtype" | "output_dtype");
-                if let (true, Some(data_type)) = (names_a_type, attribute.int) {
+                if let (true, Some(data_type)) = (names_a_type(attribute.name), attribute.int) {
                     self.data_type(data_type as i32);
                 }
                 if matches!(attribute.name, "value_string" | "value_strings") {

@@ -209,6 +209,10 @@ pub(super) fn encode(dtype: DType, shape: &[usize]) -> Vec<u8> {
         DType::I64 => "i8",
         DType::U64 => "u8",
         DType::Bool => "b1",
+        // The writer widens what is shorter, without a change of its numbers.
+        other if other.is_float() => "f4",
+        other if other.is_signed_integer() => "i1",
+        _ => "u1",
     };
     let order = match dtype.size() {
         1 => '|',

@@ -118,7 +118,7 @@ mod tests {
         let pads = list(&mut g, "pads", &[0, 0, 0, 0]);
         let mut v = unary(&mut g, "first", Relu, x);
         v = g.add_node("identity", Identity, &[v]);
-        v = g.add_node("cast", Cast { to: DType::F32 }, &[v]);
+        v = g.add_node("cast", Cast::new(DType::F32), &[v]);
         v = g.add_node("reshape", Reshape { allow_zero: false }, &[v, shape]);
         v = g.add_node("expand", Expand, &[v, shape]);
         v = g.add_node("slice", Slice, &[v, begin, end]);

@@ -75,7 +75,7 @@ pub trait Operator: Any + Debug + Send + Sync {
     /// The ONNX operator type ("Conv"); operators of our own fusions use names of domain [`Operator::domain`].
     fn name(&self) -> &'static str;
 
-    /// The ONNX domain; empty for the standard operators, `"planish"` for ours.
+    /// The ONNX domain; empty for the standard operators, `"planish"` for ours, else whose operator it is.
     fn domain(&self) -> &'static str {
         ""
     }

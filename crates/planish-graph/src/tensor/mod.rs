@@ -2,12 +2,13 @@
 //!
 //! Cloning is cheap (the bytes are shared), so constants travel freely between graphs and plans. Typed access goes
 //! through [`Tensor::as_slice`]; operators that compute on numbers of any type use [`Numbers`]; operators that only
-//! move elements use the raw bytes and the element size.
+//! move elements use the raw bytes and the element size. Elements of less than 8 bits take a byte in memory.
 
 mod buffer;
 mod dtype;
 pub mod index;
 mod numbers;
+mod packed;
 
 pub use dtype::{DType, Element};
 pub use numbers::Numbers;
@@ -36,7 +37,8 @@ impl Tensor {
     pub fn new<T: Element>(shape: &[usize], values: &[T]) -> Result<Tensor> {
         Tensor::from_bytes(T::DTYPE, shape, bytemuck::cast_slice(values))
     }
-    /// A tensor of `shape` with a copy of `bytes` in native byte order. `Bool` bytes other than 0 become 1.
+    /// A tensor of `shape` with a copy of `bytes` in native byte order. `Bool` bytes other than 0 become 1, and of
+    /// elements of less than 8 bits only those bits are taken.
     pub fn from_bytes(dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<Tensor> {
         let wanted = element_count(shape)? * dtype.size();
         if bytes.len() != wanted {
@@ -49,6 +51,8 @@ impl Tensor {
         let mut tensor = Tensor { dtype, shape: shape.to_vec(), data };
         if dtype == DType::Bool {
             tensor.bytes_mut().iter_mut().for_each(|b| *b = (*b != 0) as u8);
+        } else if dtype.bits() < 8 {
+            tensor.bytes_mut().iter_mut().for_each(|b| *b = dtype.unpacked(*b));
         }
         Ok(tensor)
     }

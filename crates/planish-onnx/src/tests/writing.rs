@@ -1,6 +1,8 @@
 //! What is written is read back the same, and old files outlive failures.
 
+use super::build::{graph, model, node, value};
 use super::folder::TestFolder;
+use crate::tensor;
 use crate::{ReadOptions, WriteOptions, load, read, save, write};
 use planish_graph::ops::movement::identity::Identity;
 use planish_graph::{DType, Dim, Graph, Tensor, Value};
@@ -33,6 +35,58 @@ fn assert_same(a: &Graph, b: &Graph) {
     assert_eq!((&a.name, &a.doc, &a.metadata), (&b.name, &b.doc, &b.metadata));
     let nodes = |g: &Graph| g.nodes.iter().map(|n| (n.name.clone(), n.op.name())).collect::<Vec<_>>();
     assert_eq!(nodes(a), nodes(b));
+}
+
+#[test]
+fn short_elements_round_trip_and_ask_for_the_versions_that_have_them() {
+    for (dtype, opset, ir_version) in [(DType::I4, 21, 10), (DType::F8E5M2, 21, 10), (DType::U2, 25, 13)] {
+        let mut graph = Graph::new("short");
+        let given = Tensor::from_bytes(dtype, &[5], &[0, 1, 2, 3, 1]).unwrap();
+        let constant = graph.add_constant("c", given.clone());
+        let output = graph.add_node("y", Identity, &[constant]);
+        graph.outputs.push(output);
+        let bytes = write(&graph, &WriteOptions::default()).unwrap();
+        let options = ReadOptions::default();
+        let survey = crate::survey(&bytes, &options).unwrap();
+        assert_eq!((survey.opsets[""], survey.ir_version), (opset, ir_version), "{dtype}");
+        let back = read(&bytes, None, &options).unwrap();
+        assert!(back.values.iter().any(|v| v.constant.as_ref() == Some(&given)), "{dtype}");
+        let folder = TestFolder::new();
+        let path = folder.path().join("m.onnx");
+        save(
+            &graph,
+            &path,
+            &WriteOptions { external_data: Some(true), smallest_external: 1, ..WriteOptions::default() },
+        )
+        .unwrap();
+        let back = load(&path, &options).unwrap();
+        assert!(back.values.iter().any(|v| v.constant.as_ref() == Some(&given)), "{dtype}");
+    }
+}
+
+#[test]
+fn quantisers_of_other_domains_are_read_and_kept() {
+    let nodes = vec![
+        node("onnx.brevitas::Quant", &["w", "s", "z", "b"], &["q"]),
+        node("qonnx.custom_op.general::BipolarQuant", &["q", "s"], &["p"]),
+        node("qonnx.custom_op.general::Trunc", &["p", "s", "z", "b", "s", "b"], &["y"]),
+    ];
+    let mut message = graph(nodes, Vec::new(), vec![value("y", &[])]);
+    for (name, value) in [("w", 0.7f32), ("s", 0.5), ("z", 0.0), ("b", 4.0)] {
+        message.message(5, tensor::message(name, &Tensor::scalar(value)));
+    }
+    let options = ReadOptions::default();
+    let mut graph = read(&model(message, Vec::new()), None, &options).unwrap();
+    for portable in [false, true] {
+        let written = write(&graph, &WriteOptions { portable, ..WriteOptions::default() }).unwrap();
+        let survey = crate::survey(&written, &options).unwrap();
+        assert_eq!(survey.opsets.get("qonnx.custom_op.general"), Some(&2));
+        assert_eq!(survey.opsets.get("onnx.brevitas"), None);
+        graph = read(&written, None, &options).unwrap();
+    }
+    let names: Vec<&str> = graph.nodes.iter().map(|n| n.op.name()).collect();
+    assert_eq!(names, ["Quant", "BipolarQuant", "Trunc"]);
+    assert_eq!(planish_graph::reference::run(&graph, &[]).unwrap()[0].to_f32s(), [0.5]);
 }
 
 #[test]

@@ -78,7 +78,7 @@ impl Operator for BatchNormalization {
         let dtype = float_input(inputs)?;
         for index in 1..5 {
             let other = required_fact(inputs, index)?.dtype;
-            if !other.is_float() {
+            if !other.is_wide_float() {
                 invalid!("input {index} is of type {other}, where a float type is expected");
             }
         }

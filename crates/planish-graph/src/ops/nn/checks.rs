@@ -9,7 +9,7 @@ use crate::tensor::DType;
 /// The float type of input 0; an error for another type.
 pub(super) fn float_input(inputs: &[Option<Fact>]) -> Result<DType> {
     let dtype = required_fact(inputs, 0)?.dtype;
-    if !dtype.is_float() {
+    if !dtype.is_wide_float() {
         invalid!("input 0 is of type {dtype}, where a float type is expected");
     }
     Ok(dtype)

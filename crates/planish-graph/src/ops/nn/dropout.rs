@@ -43,7 +43,7 @@ impl Operator for Dropout {
     fn infer(&self, inputs: &[Option<Fact>], outputs: usize) -> Result<Vec<Fact>> {
         let dtype = super::checks::float_input(inputs)?;
         if let Some(ratio) = optional_fact(inputs, 1) {
-            if !ratio.dtype.is_float() {
+            if !ratio.dtype.is_wide_float() {
                 invalid!("input 1 is of type {}, where a float type is expected", ratio.dtype);
             }
             let value = ratio.value.as_ref().map(|v| v.to_f64s());

@@ -150,7 +150,7 @@ impl Operator for GridSample {
     fn infer(&self, inputs: &[Option<Fact>], _outputs: usize) -> Result<Vec<Fact>> {
         let dtype = float_input(inputs)?;
         let (x, grid) = (required_fact(inputs, 0)?, required_fact(inputs, 1)?);
-        if !grid.dtype.is_float() {
+        if !grid.dtype.is_wide_float() {
             invalid!("input 1 is of type {}, where a float type is expected", grid.dtype);
         }
         let shape = match (x.shape(), grid.shape()) {

@@ -34,7 +34,7 @@ impl Default for RowRule {
 impl RowRule {
     fn from_attributes(attributes: &Attributes) -> Result<RowRule> {
         let stash_type = DType::from_onnx_code(attributes.int("stash_type", DType::F32.onnx_code())?)?;
-        if !stash_type.is_float() {
+        if !stash_type.is_wide_float() {
             invalid!("attribute \"stash_type\" is {stash_type}, where a float type is expected");
         }
         Ok(RowRule {
@@ -170,7 +170,7 @@ impl Operator for RmsNormalization {
     fn infer(&self, inputs: &[Option<Fact>], _outputs: usize) -> Result<Vec<Fact>> {
         float_input(inputs)?;
         let dtype = required_fact(inputs, 1)?.dtype;
-        if !dtype.is_float() {
+        if !dtype.is_wide_float() {
             invalid!("input 1 is of type {dtype}, where a float type is expected");
         }
         self.rule.check(inputs)?;

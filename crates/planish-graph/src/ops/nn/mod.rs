@@ -52,6 +52,7 @@ use non_max_suppression::NonMaxSuppression;
 use pool::{AveragePool, MaxPool};
 use quantized::conv_integer::{ConvInteger, QLinearConv};
 use quantized::matmul_integer::{MatMulInteger, QLinearMatMul};
+use quantized::qonnx::{self, BipolarQuant, Quant, Trunc};
 use quantized::quantize::{DequantizeLinear, DynamicQuantizeLinear, QuantizeLinear};
 use resize::Resize;
 use response_normalization::Lrn;
@@ -98,4 +99,11 @@ pub(super) static OPERATORS: &[OperatorEntry] = &[
     OperatorEntry::onnx("RoiAlign", RoiAlign::read),
     OperatorEntry::onnx("SpaceToDepth", SpaceToDepth::read),
     OperatorEntry::onnx("Upsample", Resize::read_upsample),
+    OperatorEntry { domain: qonnx::DOMAIN, name: "BipolarQuant", read: BipolarQuant::read },
+    OperatorEntry { domain: qonnx::DOMAIN, name: "IntQuant", read: Quant::read },
+    OperatorEntry { domain: qonnx::DOMAIN, name: "Quant", read: Quant::read },
+    OperatorEntry { domain: qonnx::DOMAIN, name: "Trunc", read: Trunc::read },
+    OperatorEntry { domain: qonnx::BREVITAS_DOMAIN, name: "BipolarQuant", read: BipolarQuant::read },
+    OperatorEntry { domain: qonnx::BREVITAS_DOMAIN, name: "Quant", read: Quant::read },
+    OperatorEntry { domain: qonnx::BREVITAS_DOMAIN, name: "Trunc", read: Trunc::read },
 ];

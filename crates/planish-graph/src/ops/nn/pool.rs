@@ -163,7 +163,7 @@ impl Operator for MaxPool {
     }
     fn infer(&self, inputs: &[Option<Fact>], outputs: usize) -> Result<Vec<Fact>> {
         let dtype = required_fact(inputs, 0)?.dtype;
-        if !dtype.is_float() && !matches!(dtype, DType::I8 | DType::U8) {
+        if !dtype.is_wide_float() && !matches!(dtype, DType::I8 | DType::U8) {
             invalid!("input 0 is of type {dtype}, where a float type, i8 or u8 is expected");
         }
         let shape = self.window.infer_shape(inputs)?;

@@ -65,7 +65,9 @@ impl Dice {
         }
         found = found.with("group", if self.once_in(10) { self.pick(&[0, -1, 3]) } else { group as i64 });
         found = found.with("block_size", self.pick(&[0i64, 0, 2, -1]));
-        found = found.with("output_dtype", self.pick(&[0i64, 0, 0, 3, 1, 99]));
+        found = found.with("output_dtype", self.pick(&[0i64, 0, 0, 3, 1, 17, 22, 99]));
+        found = found.with("saturate", self.pick(&[0i64, 1]));
+        found = found.with("rounding_mode", self.pick(&["ROUND", "floor", "HALF_DOWN", "AROUND"]));
         found = found.with("sampling_ratio", self.pick(&[0i64, 2, 1 << 40]));
         found = found.with("epsilon", self.pick(&[0f32, 1e-5, f32::NAN]));
         found = found.with("spatial_scale", self.pick(&[1f32, 0.25, f32::INFINITY]));
@@ -127,6 +129,10 @@ impl Dice {
                 let scale = if self.once_in(2) { one } else { each };
                 vec![x, scale.clone(), scale]
             }
+            "BipolarQuant" => vec![x, one],
+            "Quant" | "IntQuant" => vec![x, [&each[..], &vec![1; axes]].concat(), one, vec![]],
+            "Trunc" if self.once_in(2) => vec![x, one.clone(), one, vec![], vec![]],
+            "Trunc" => vec![x, one.clone(), one.clone(), vec![], one, vec![]],
             "MaxUnpool" => vec![x.clone(), x.clone(), vec![x.len()]],
             "Resize" => vec![x.clone(), vec![2 * x.len()], vec![x.len()], vec![0]],
             "GridSample" => {

@@ -168,7 +168,7 @@ impl Operator for QLinearMatMul {
         }
         let target = byte_type(inputs, 7)?;
         let scale = required_fact(inputs, 1)?.dtype;
-        if !scale.is_float() {
+        if !scale.is_wide_float() {
             invalid!("input 1 is of type {scale}, where a float type is expected");
         }
         for index in [4, 6] {

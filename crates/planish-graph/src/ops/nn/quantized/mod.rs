@@ -4,5 +4,6 @@
 pub mod conv_integer;
 pub mod fused;
 pub mod matmul_integer;
+pub mod qonnx;
 pub mod quantize;
 pub mod scales;

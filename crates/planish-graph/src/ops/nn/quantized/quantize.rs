@@ -7,6 +7,7 @@
 use super::scales::{ScaleLayout, quantize, round_to};
 use crate::attributes::Attributes;
 use crate::error::{Context, Result};
+use crate::formats::{Overflow, Rounding};
 use crate::infer::Fact;
 use crate::invalid;
 use crate::limits::room;
@@ -88,6 +89,12 @@ fn read_type(attributes: &Attributes, name: &str) -> Result<Option<DType>> {
     }
 }
 
+/// Whether numbers are quantised to this type: 16-bit integers, and everything shorter but truth values and scales.
+fn is_quantized(dtype: DType) -> bool {
+    let short = dtype.is_integer() && dtype.bits() <= 16;
+    short || (dtype.narrow_float().is_some() && dtype != DType::F8E8M0)
+}
+
 fn write_type(attributes: Attributes, name: &str, dtype: Option<DType>) -> Attributes {
     match dtype {
         Some(dtype) => attributes.with(name, dtype.onnx_code()),
@@ -96,8 +103,8 @@ fn write_type(attributes: Attributes, name: &str, dtype: Option<DType>) -> Attri
 }
 
 /// `y = saturate(round(x / scale) + zero point)`, ties to even. Inputs: x, scale, zero point (optional, whose type is
-/// the output's).
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// the output's). To floats of 8 bits and less, nothing is rounded but the result.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct QuantizeLinear {
     /// Which elements share a scale.
     pub granularity: Granularity,
@@ -105,6 +112,15 @@ pub struct QuantizeLinear {
     pub output_dtype: Option<DType>,
     /// The float type in which `x / scale` is rounded; the scale's where left out.
     pub precision: Option<DType>,
+    /// What becomes of what is too large for a float type; integers always saturate.
+    pub overflow: Overflow,
+}
+
+impl Default for QuantizeLinear {
+    fn default() -> QuantizeLinear {
+        let granularity = Granularity::default();
+        QuantizeLinear { granularity, output_dtype: None, precision: None, overflow: Overflow::Saturate }
+    }
 }
 
 impl QuantizeLinear {
@@ -113,6 +129,10 @@ impl QuantizeLinear {
             granularity: Granularity::from_attributes(&node.attributes)?,
             output_dtype: read_type(&node.attributes, "output_dtype")?,
             precision: read_type(&node.attributes, "precision")?,
+            overflow: match node.attributes.flag("saturate", true)? {
+                true => Overflow::Saturate,
+                false => Overflow::AsSpecified,
+            },
         }))
     }
     /// The output's type for a zero point of type `zero`.
@@ -123,7 +143,7 @@ impl QuantizeLinear {
             }
             (zero, said) => zero.or(said).unwrap_or(DType::U8),
         };
-        if !matches!(target, DType::I8 | DType::U8 | DType::I16 | DType::U16) {
+        if !is_quantized(target) {
             invalid!("attribute \"output_dtype\": cannot quantise to type {target}");
         }
         Ok(target)
@@ -140,11 +160,12 @@ impl Operator for QuantizeLinear {
     fn infer(&self, inputs: &[Option<Fact>], _outputs: usize) -> Result<Vec<Fact>> {
         let x = required_fact(inputs, 0)?;
         for (index, fact) in [(0, x), (1, required_fact(inputs, 1)?)] {
-            if !fact.dtype.is_float() && fact.dtype != DType::I32 {
+            let scale = index == 1 && fact.dtype == DType::F8E8M0;
+            if !fact.dtype.is_wide_float() && fact.dtype != DType::I32 && !scale {
                 invalid!("input {index} is of type {}, where a float type or i32 is expected", fact.dtype);
             }
         }
-        if let Some(other) = self.precision.filter(|p| !p.is_float()) {
+        if let Some(other) = self.precision.filter(|p| !p.is_wide_float()) {
             invalid!("attribute \"precision\" is {other}, where a float type is expected");
         }
         let target = self.target(optional_fact(inputs, 2).map(|f| f.dtype))?;
@@ -156,9 +177,21 @@ impl Operator for QuantizeLinear {
         let target = self.target(zero.map(|z| z.dtype()))?;
         let Granularity { axis, block_size } = self.granularity;
         let layout = ScaleLayout::resolve(x.shape(), scale.shape(), axis, block_size)?;
-        let precision = self.precision.unwrap_or(scale.dtype());
+        // A power of two has no precision to speak of.
+        let usual = if scale.dtype() == DType::F8E8M0 { x.dtype() } else { scale.dtype() };
+        let precision = self.precision.unwrap_or(usual);
         let round = |value| round_to(precision, value);
         let scales = scale.to_f64s();
+        if target.narrow_float().is_some() {
+            let zeros = zero.map(|z| z.to_f64s());
+            let mut values = x.to_f64s();
+            for (flat, v) in values.iter_mut().enumerate() {
+                let at = layout.index(flat);
+                *v = round(round(*v) / round(scales[at])) + zeros.as_ref().map_or(0.0, |z| z[at]);
+            }
+            let rounding = Rounding::TiesEven;
+            return Ok(vec![Tensor::narrowed(target, x.shape(), &values, rounding, self.overflow)?]);
+        }
         let zeros = zero.map(|z| z.to_i64s()).transpose()?;
         let mut values: Vec<i128> = room(x.shape())?;
         values.extend(x.to_f64s().into_iter().enumerate().map(|(flat, v)| {
@@ -170,7 +203,8 @@ impl Operator for QuantizeLinear {
     }
     fn attributes(&self) -> Attributes {
         let attributes = write_type(self.granularity.written(), "output_dtype", self.output_dtype);
-        write_type(attributes, "precision", self.precision)
+        let attributes = write_type(attributes, "precision", self.precision);
+        if self.overflow == Overflow::Saturate { attributes } else { attributes.with("saturate", 0) }
     }
 }
 
@@ -190,6 +224,10 @@ impl DequantizeLinear {
             output_dtype: read_type(&node.attributes, "output_dtype")?,
         }))
     }
+    /// The output's type for a scale of type `scale`; a power of two says nothing of it.
+    fn target(&self, scale: DType) -> DType {
+        self.output_dtype.unwrap_or(if scale == DType::F8E8M0 { DType::F32 } else { scale })
+    }
 }
 
 impl Operator for DequantizeLinear {
@@ -201,15 +239,18 @@ impl Operator for DequantizeLinear {
     }
     fn infer(&self, inputs: &[Option<Fact>], _outputs: usize) -> Result<Vec<Fact>> {
         let (x, scale) = (required_fact(inputs, 0)?, required_fact(inputs, 1)?);
-        if !matches!(x.dtype, DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I32) {
-            invalid!("input 0 is of type {}, where i8, u8, i16, u16 or i32 is expected", x.dtype);
+        if !is_quantized(x.dtype) && x.dtype != DType::I32 {
+            invalid!(
+                "input 0 is of type {}, where i32, or an integer or a float of less bits is expected",
+                x.dtype
+            );
         }
-        if !scale.dtype.is_float() {
+        if !scale.dtype.is_wide_float() && scale.dtype != DType::F8E8M0 {
             invalid!("input 1 is of type {}, where a float type is expected", scale.dtype);
         }
         crate::ops::nn::checks::same_type(inputs, 2, x.dtype)?;
-        let dtype = self.output_dtype.unwrap_or(scale.dtype);
-        if !dtype.is_float() {
+        let dtype = self.target(scale.dtype);
+        if !dtype.is_wide_float() {
             invalid!("attribute \"output_dtype\" is {dtype}, where a float type is expected");
         }
         self.granularity.check(inputs)?;
@@ -226,7 +267,7 @@ impl Operator for DequantizeLinear {
             let at = layout.index(flat);
             *v = (*v - zeros.as_ref().map_or(0.0, |z| z[at])) * scales[at];
         }
-        let dtype = self.output_dtype.unwrap_or(scale.dtype());
+        let dtype = self.target(scale.dtype());
         Ok(vec![Tensor::from_f64s(dtype, x.shape(), &values)?])
     }
     fn attributes(&self) -> Attributes {
@@ -306,6 +347,39 @@ mod tests {
         let (x, scale) = (Tensor::scalar(0.75f32), Tensor::scalar(0.3f32));
         let op = QuantizeLinear { output_dtype: Some(DType::I8), ..QuantizeLinear::default() };
         assert_eq!(op.eval(&[Some(&x), Some(&scale)], 1).unwrap()[0], Tensor::scalar(2i8));
+    }
+
+    #[test]
+    fn quantises_to_fewer_bits() {
+        let x = Tensor::new(&[2, 3], &[-30f32, 0.7, 3., 4.4, 1e9, -2.]).unwrap();
+        let scale = Tensor::new(&[2, 2], &[2f32, 1., 0.5, 4.]).unwrap();
+        let granularity = Granularity { axis: 1, block_size: 2 };
+        for (dtype, wanted) in [
+            (DType::I4, [-8., 0., 3., 7., 7., 0.]),
+            (DType::U2, [0., 0., 3., 3., 3., 0.]),
+            (DType::F8E4M3FN, [-15., 0.34375, 3., 9., 448., -0.5]),
+            (DType::F4E2M1, [-6., 0.5, 3., 6., 6., -0.5]),
+        ] {
+            let op = QuantizeLinear { granularity, output_dtype: Some(dtype), ..QuantizeLinear::default() };
+            let y = op.eval(&[Some(&x), Some(&scale)], 1).unwrap().remove(0);
+            assert_eq!((y.dtype(), y.to_f64s()), (dtype, wanted.to_vec()));
+            let back = DequantizeLinear { granularity, ..DequantizeLinear::default() };
+            let facts = [&y, &scale].map(|t| Some(Fact::constant(t)));
+            assert_eq!(back.infer(&facts, 1).unwrap()[0].dtype, DType::F32);
+            let scales = [2., 2., 1., 0.5, 0.5, 4.];
+            let products: Vec<f64> = wanted.iter().zip(scales).map(|(v, s)| v * s).collect();
+            assert_eq!(back.eval(&[Some(&y), Some(&scale)], 1).unwrap()[0].to_f64s(), products);
+        }
+        let op = QuantizeLinear {
+            output_dtype: Some(DType::F8E5M2),
+            overflow: Overflow::AsSpecified,
+            ..QuantizeLinear::default()
+        };
+        let power = Tensor::from_f64s(DType::F8E8M0, &[], &[0.5]).unwrap();
+        assert_eq!(op.eval(&[Some(&x), Some(&power)], 1).unwrap()[0].to_f64s()[4], f64::INFINITY);
+        let y = Tensor::from_ints(DType::I4, &[1], &[-3]).unwrap();
+        let back = DequantizeLinear::default().eval(&[Some(&y), Some(&power)], 1).unwrap();
+        assert_eq!((back[0].dtype(), back[0].to_f64s()), (DType::F32, vec![-1.5]));
     }
 
     #[test]

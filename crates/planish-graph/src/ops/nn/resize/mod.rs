@@ -211,7 +211,7 @@ impl Operator for Resize {
         self.check()?;
         let x = required_fact(inputs, 0)?;
         for index in [1, 2] {
-            if let Some(other) = optional_fact(inputs, index).filter(|f| !f.dtype.is_float()) {
+            if let Some(other) = optional_fact(inputs, index).filter(|f| !f.dtype.is_wide_float()) {
                 invalid!("input {index} is of type {}, where a float type is expected", other.dtype);
             }
         }
