@@ -42,6 +42,13 @@ impl Network {
         }
         Ok(Network { graph, layers })
     }
+    /// Gives `layer` another bias, where it has one.
+    pub fn set_bias(&mut self, layer: &Layer, bias: &[f32]) -> Result<()> {
+        if let Some(at) = layer.bias {
+            self.graph.value_mut(at).constant = Some(Tensor::new(&[layer.channels], bias)?);
+        }
+        Ok(())
+    }
 }
 
 /// An error where `graph` holds quantised operators; their scales are checked first, since broken ones are the likelier

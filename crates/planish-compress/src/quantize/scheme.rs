@@ -1,7 +1,6 @@
 //! Everything that quantising a network decided, apart from the network itself.
 
 use super::grid::Grid;
-use super::layers::Layer;
 use super::prepare::Network;
 use super::roles::Roles;
 use super::weights::{QuantisedWeights, WeightScheme};
@@ -53,9 +52,5 @@ impl Scheme {
     /// The grid of `v`, where it is kept as integers.
     pub fn grid(&self, v: ValueId) -> Option<&Grid> {
         self.grids.get(&v).filter(|_| self.roles.is_integer(v))
-    }
-    /// The grid of the input of layer `l`, where the layer runs in integers.
-    pub fn input_grid(&self, l: usize, layer: &Layer) -> Option<&Grid> {
-        if self.float.contains(&l) { None } else { self.grid(layer.input) }
     }
 }
