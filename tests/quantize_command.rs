@@ -8,7 +8,7 @@ use std::path::Path;
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/resnet20-cifar10.onnx");
 const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/cifar10-test-100.bin");
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
     "model",
     "output",
     "pictures",
@@ -20,6 +20,7 @@ const KEYS: [&str; 19] = [
     "equalized_pairs",
     "absorbed_channels",
     "rounding_gains",
+    "bias_corrected",
     "sqnr_db",
     "changed",
     "constant_bytes_before",

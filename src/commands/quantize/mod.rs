@@ -61,6 +61,9 @@ pub struct Arguments {
     /// Whether integers of weights have their zero in the middle; affine ones have one scale a layer
     #[arg(long, value_enum, default_value_t = Symmetry::Symmetric)]
     weights: Symmetry,
+    /// Bits of a weight, 2 to 8; fewer than 8 are stored in 8 all the same
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=8))]
+    weight_bits: u32,
     /// One scale for all weights of a layer, rather than one for each output channel
     #[arg(long)]
     per_tensor: bool,
@@ -229,7 +232,7 @@ impl Arguments {
             weights: WeightScheme {
                 symmetric: self.weights == Symmetry::Symmetric,
                 per_channel: !self.per_tensor,
-                ..WeightScheme::default()
+                bits: self.weight_bits,
             },
             activations: match self.activations {
                 Activations::U8 => Levels::U8,

@@ -56,7 +56,7 @@ pub fn json(arguments: &Arguments, outcome: &Outcome) -> Value {
         "output": arguments.output.as_ref().map(|o| o.display().to_string()),
         "pictures": outcome.pictures, "asked": outcome.asked, "skipped": outcome.skipped,
         "observer": q.observer, "tried": tried, "scales": q.scales,
-        "equalized_pairs": q.equalised.0, "absorbed_channels": q.equalised.1, "rounding_gains": gains,
+        "equalized_pairs": q.equalised.0, "absorbed_channels": q.equalised.1, "rounding_gains": gains, "bias_corrected": q.corrected,
         "sqnr_db": decibels(outcome.distance.noise), "changed": outcome.distance.changed,
         "constant_bytes_before": outcome.bytes[0], "constant_bytes": outcome.bytes[1],
         "accuracy": accuracy, "layers": layers, "seconds": outcome.seconds, "interrupted": outcome.interrupted,

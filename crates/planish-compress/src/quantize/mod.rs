@@ -129,6 +129,8 @@ pub struct Quantised {
     pub gains: Vec<Gain>,
     /// Pairs of layers that were equalised, and channels whose bias was absorbed.
     pub equalised: (usize, usize),
+    /// Whether corrected biases brought the answers nearer to float, and were kept.
+    pub corrected: bool,
     /// Different scales of activations.
     pub scales: usize,
 }
@@ -174,6 +176,7 @@ pub fn quantize(graph: &Graph, pictures: &Pictures<'_>, options: &Options, watch
         tried,
         gains,
         equalised,
+        corrected: false,
         scales: calibration.scales(),
     };
     made.correct_biases(pictures, watch)?;
@@ -264,12 +267,18 @@ impl Quantised {
         self.correct_biases(pictures, watch)
     }
     fn correct_biases(&mut self, pictures: &Pictures<'_>, watch: &mut Watch<'_>) -> Result<()> {
-        let Some(uncorrected) = &self.uncorrected else { return Ok(()) };
+        let Some(uncorrected) = self.uncorrected.clone() else { return Ok(()) };
         self.network = uncorrected.clone();
         if watch.is_stopped() {
             return Ok(());
         }
-        correct_bias::correct(&mut self.network, &mut self.scheme, &pictures.first(CORRECTING), watch)
+        let before = (self.distance(pictures, watch)?, self.scheme.clone());
+        correct_bias::correct(&mut self.network, &mut self.scheme, &pictures.first(CORRECTING), watch)?;
+        self.corrected = self.distance(pictures, watch)?.noise < before.0.noise;
+        if !self.corrected {
+            (self.network, self.scheme) = (uncorrected.clone(), before.1);
+        }
+        Ok(())
     }
     /// What there is to say of each layer.
     pub fn layers(&self) -> Vec<LayerReport> {

@@ -93,12 +93,15 @@ fn every_way_works() {
 #[test]
 fn adaptive_rounding_gains_at_few_bits() {
     let weights = WeightScheme { bits: 3, ..WeightScheme::default() };
-    let options = Options { weights, observer: Some("min-max".into()), ..Options::default() };
+    let options =
+        Options { weights, observer: Some("min-max".into()), correct_bias: false, ..Options::default() };
     let (_, nearest) = quantised(&classifier(), &options).unwrap();
     let rounding = Some(AdaRound { iterations: 300, ..AdaRound::default() });
     let (made, adapted) = quantised(&classifier(), &Options { rounding, ..options }).unwrap();
     assert_eq!(made.gains.len(), 7);
     assert!(made.gains.iter().all(|g| g.adapted <= g.nearest));
+    let share: f64 = made.gains.iter().map(|g| (g.adapted / g.nearest).ln()).sum::<f64>() / 7.0;
+    assert!(share.exp() < 0.95, "{:?}", made.gains);
     assert!(adapted.noise < 0.8 * nearest.noise, "{adapted:?} {nearest:?}");
 }
 
