@@ -64,6 +64,9 @@ pub struct Arguments {
     /// Bits of a weight, 2 to 8; fewer than 8 are stored in 8 all the same
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=8))]
     weight_bits: u32,
+    /// Bytes that all weights may take: each layer gets 8, 4 or 2 bits a weight, by what they cost; K, M, G are understood
+    #[arg(long, value_parser = model::bytes, value_name = "BYTES", conflicts_with = "weight_bits")]
+    weight_budget: Option<usize>,
     /// One scale for all weights of a layer, rather than one for each output channel
     #[arg(long)]
     per_tensor: bool,
@@ -234,6 +237,7 @@ impl Arguments {
                 per_channel: !self.per_tensor,
                 bits: self.weight_bits,
             },
+            weight_budget: self.weight_budget,
             activations: match self.activations {
                 Activations::U8 => Levels::U8,
                 Activations::I8 => Levels::I8,

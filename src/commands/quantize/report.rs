@@ -27,7 +27,7 @@ pub fn json(arguments: &Arguments, outcome: &Outcome) -> Value {
         .iter()
         .map(|l| {
             json!({
-                "name": l.name, "operator": l.operator, "weights": l.weights, "float": l.float,
+                "name": l.name, "operator": l.operator, "weights": l.weights, "bits": l.bits, "float": l.float,
                 "weight_sqnr_db": decibels(l.weight_noise),
                 "alone_sqnr_db": l.alone.map(|d| decibels(d.noise)), "alone_changed": l.alone.map(|d| d.changed),
             })
@@ -142,6 +142,7 @@ fn table(outcome: &Outcome, most: usize) -> Table {
         ("layer", Align::Left),
         ("operator", Align::Left),
         ("weights", Align::Right),
+        ("bits", Align::Right),
         ("weights' SQNR", Align::Right),
         ("answers' SQNR alone", Align::Right),
         ("changed alone", Align::Right),
@@ -152,6 +153,7 @@ fn table(outcome: &Outcome, most: usize) -> Table {
             l.name.clone(),
             l.operator.to_string(),
             count(l.weights as u64),
+            (if l.float { "32".to_string() } else { l.bits.to_string() }),
             written(l.weight_noise),
             l.alone.map_or("–".to_string(), |d| written(d.noise)),
             l.alone.map_or("–".to_string(), |d| format!("{:.1} %", 100.0 * d.changed)),

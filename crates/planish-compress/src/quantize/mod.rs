@@ -6,7 +6,7 @@
 //! 2. `equalise`, `absorb_bias` (both on request): the float network made easier to quantise.
 //! 3. `calibrate`: statistics of the values on real pictures, from which an observer (`observe/`) makes ranges. Without a
 //!    choice of the caller, several observers are tried, and the one is taken whose answers are nearest to float.
-//! 4. `weights`, then `rounding` (on request), then `correct_bias`.
+//! 4. `weights`, their bits chosen by `allocate` where there is a budget, then `rounding` (on request), then `correct_bias`.
 //! 5. `sensitivity`: what each layer costs by itself, and with it which layers go back to float.
 //! 6. `place`: the graph with QuantizeLinear and DequantizeLinear in it, or with rounding simulated in float.
 //!
@@ -14,6 +14,7 @@
 
 mod absorb_bias;
 pub mod adaround;
+pub mod allocate;
 mod calibrate;
 mod correct_bias;
 mod equalise;
@@ -59,6 +60,9 @@ pub struct Options {
     pub observer: Option<String>,
     /// How weights become integers.
     pub weights: WeightScheme,
+    /// Bytes that all weights together may take, with widths chosen for each layer ([`allocate::WIDTHS`]) in place of
+    /// `weights.bits`.
+    pub weight_budget: Option<usize>,
     /// The integers of activations.
     pub activations: Levels,
     /// Whether layers are equalised, and high biases absorbed, first.
@@ -78,6 +82,7 @@ impl Default for Options {
         Options {
             observer: None,
             weights: WeightScheme::default(),
+            weight_budget: None,
             activations: Levels::U8,
             equalise: false,
             correct_bias: true,
@@ -105,6 +110,8 @@ pub struct LayerReport {
     pub operator: &'static str,
     /// Weights.
     pub weights: usize,
+    /// Bits of a weight, where it does not stay float.
+    pub bits: u32,
     /// Whether it stays float.
     pub float: bool,
     /// The squared error of the integer weights over the weights' squares.
@@ -120,6 +127,8 @@ pub struct Quantised {
     uncorrected: Option<Network>,
     scheme: Scheme,
     alone: Vec<Option<Distance>>,
+    /// By layer, of a weight.
+    bits: Vec<u32>,
     float_answers: Vec<Tensor>,
     /// The observer that made the ranges.
     pub observer: &'static str,
@@ -162,6 +171,15 @@ pub fn quantize(graph: &Graph, pictures: &Pictures<'_>, options: &Options, watch
         }
         None => choose(&network, &float_answers, &choosing, &make, watch)?,
     };
+    let mut bits = vec![options.weights.bits; network.layers.len()];
+    if let Some(budget) = options.weight_budget {
+        let few = pictures.first(SENSING);
+        let wanted = &float_answers[..few.batches.len().min(float_answers.len())];
+        let widths = allocate::widths(&network, &scheme, options.weights, budget, (&few, wanted), watch)?;
+        bits = widths.iter().map(|w| w.bits).collect();
+        scheme = Scheme::new(&network, scheme.grids, &widths);
+        scheme.keep_float(&network, float);
+    }
     let mut gains = Vec::new();
     if let Some(rounding) = &options.rounding {
         gains = rounding::adapt(&network, &mut scheme, pictures, rounding, watch)?;
@@ -169,6 +187,7 @@ pub fn quantize(graph: &Graph, pictures: &Pictures<'_>, options: &Options, watch
     let mut made = Quantised {
         alone: vec![None; network.layers.len()],
         uncorrected: options.correct_bias.then(|| network.clone()),
+        bits,
         network,
         scheme,
         float_answers,
@@ -291,6 +310,7 @@ impl Quantised {
                     name: layer.name.clone(),
                     operator: graph.nodes[layer.node].op.name(),
                     weights: weights.len(),
+                    bits: self.bits[l],
                     float: self.scheme.float.contains(&l),
                     weight_noise: weights::relative_error(&self.scheme.weights[l], &layer.rows(weights)),
                     alone: self.alone[l],

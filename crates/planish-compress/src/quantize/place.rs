@@ -42,6 +42,11 @@ pub fn only_layer(network: &Network, scheme: &Scheme, l: usize) -> Result<Graph>
     place(network, scheme, Form::Simulated, &HashSet::from([l]), &grid)
 }
 
+/// `network` with the weights of one layer rounded, simulated.
+pub fn only_weights(network: &Network, scheme: &Scheme, l: usize) -> Result<Graph> {
+    place(network, scheme, Form::Simulated, &HashSet::from([l]), &|_| None)
+}
+
 /// `network` with the values rounded that `grid` has one for, and the weights of `layers`.
 fn place(
     network: &Network,

@@ -155,6 +155,24 @@ fn sensitivity_orders_layers() {
 }
 
 #[test]
+fn budgets_are_kept() {
+    let all: usize = quantised(&classifier(), &Options::default()).unwrap().0.layers().iter().map(|l| l.weights).sum();
+    let scales = 4 * (8 + 16 + 16 + 8 + 4 + 4 + 10);
+    let mut noise = Vec::new();
+    for bytes in [all, all / 2, all / 3] {
+        let options = Options { weight_budget: Some(bytes + scales), ..Options::default() };
+        let (made, distance) = quantised(&classifier(), &options).unwrap();
+        let bits: usize = made.layers().iter().map(|l| l.weights * l.bits as usize).sum();
+        assert!(bits <= 8 * bytes, "{bits} bits for {bytes} bytes");
+        noise.push(distance.noise);
+    }
+    assert!(noise.is_sorted(), "{noise:?}");
+    let options = Options { weight_budget: Some(100), ..Options::default() };
+    let message = quantised(&classifier(), &options).err().unwrap().to_string();
+    assert!(message.contains("do not fit 100 bytes"), "{message}");
+}
+
+#[test]
 fn gates_are_rounded_once() {
     let (mut g, x) = open_graph(3);
     let a = conv(&mut g, "a", x, [3, 4, 3], 1, 1);
