@@ -39,7 +39,8 @@ fn pictures(folder: &Folder, count: usize) -> String {
         let picture = all.picture(i).unwrap();
         let (w, h) = (picture.width() as u32, picture.height() as u32);
         let mut bmp = vec![b'B', b'M'];
-        for field in [54 + 3 * w * h, 0, 54, 40, w, h.wrapping_neg(), 1 | 24 << 16, 0, 3 * w * h, 0, 0, 0, 0] {
+        for field in [54 + 3 * w * h, 0, 54, 40, w, h.wrapping_neg(), 1 | 24 << 16, 0, 3 * w * h, 0, 0, 0, 0]
+        {
             bmp.extend(field.to_le_bytes());
         }
         bmp.extend(picture.pixels().chunks_exact(3).flat_map(|p| [p[2], p[1], p[0]]));
@@ -54,7 +55,10 @@ fn quantises_with_labels_and_reports() {
     let (out, page) = (folder.path("out.onnx"), folder.path("report.html"));
     let arguments = ["quantize", MODEL, "--cifar10", PICTURES, "-o", &out, "--report", &page, "--json"];
     let found = folder.json(&[&arguments[..], &["--calibration", "mse"]].concat(), &KEYS);
-    assert_eq!((&found["pictures"], &found["asked"], &found["observer"]), (&50.into(), &300.into(), &"mse".into()));
+    assert_eq!(
+        (&found["pictures"], &found["asked"], &found["observer"]),
+        (&50.into(), &300.into(), &"mse".into())
+    );
     let accuracy = &found["accuracy"];
     assert_eq!(accuracy["pictures"], 50);
     assert!((number(&accuracy["float_top1"]) - number(&accuracy["top1"])).abs() <= 6.0, "{accuracy}");
@@ -105,8 +109,14 @@ fn bad_pictures_are_skipped_and_counted() {
     let (out, err) = texts(&output);
     let found: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_keys(&found, &KEYS);
-    assert_eq!((&found["pictures"], &found["skipped"], &found["accuracy"]), (&5.into(), &1.into(), &serde_json::Value::Null));
-    assert!(err.contains("002.bmp") && err.contains("300 pictures were asked for; calibrating with 5 of 6"), "{err}");
+    assert_eq!(
+        (&found["pictures"], &found["skipped"], &found["accuracy"]),
+        (&5.into(), &1.into(), &serde_json::Value::Null)
+    );
+    assert!(
+        err.contains("002.bmp") && err.contains("300 pictures were asked for; calibrating with 5 of 6"),
+        "{err}"
+    );
 }
 
 #[test]

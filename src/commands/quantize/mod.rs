@@ -146,9 +146,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let place = || arguments.model.display().to_string();
     pictures::picture_input(&graph).context(place)?;
     let settings = arguments.pictures.settings(&graph).context(place)?;
-    let source = Source::open(arguments.images.as_deref(), arguments.labels.as_deref(), arguments.cifar10.as_deref())?;
+    let source =
+        Source::open(arguments.images.as_deref(), arguments.labels.as_deref(), arguments.cifar10.as_deref())?;
     if arguments.max_drop.is_some() && matches!(source, Source::Files(_)) {
-        return Err(Error::invalid("--max-drop needs to know what is right: give --labels TSV, or --cifar10 FILE.bin"));
+        return Err(Error::invalid(
+            "--max-drop needs to know what is right: give --labels TSV, or --cifar10 FILE.bin",
+        ));
     }
     let outcome = quantise(arguments, &options, &graph, &settings, &source).context(place)?;
     let outcome = Outcome { seconds: begun.elapsed().as_secs_f64(), ..outcome };
@@ -183,7 +186,11 @@ fn quantise(
         source.calibration(&order, asked.min(most), batch_size(graph), settings, options.max_memory)?;
     if calibration.pictures < asked {
         let why = if labelled { ", of which half are left to measure the accuracy with" } else { "" };
-        eprintln!("planish: {asked} pictures were asked for; calibrating with {} of {}{why}", calibration.pictures, order.len());
+        eprintln!(
+            "planish: {asked} pictures were asked for; calibrating with {} of {}{why}",
+            calibration.pictures,
+            order.len()
+        );
     }
     let interrupt = Interrupt::new();
     let mut shown: Option<Progress> = None;

@@ -110,7 +110,9 @@ impl Source {
             progress.advance(1);
         }
         if found.pictures == 0 {
-            return Err(Error::invalid(format!("none of {places} pictures could be read: give others with --images")));
+            return Err(Error::invalid(format!(
+                "none of {places} pictures could be read: give others with --images"
+            )));
         }
         if !waiting.is_empty() {
             let mut again = first.iter().cycle();
@@ -125,13 +127,16 @@ impl Source {
     pub fn judges(&self, places: &[usize]) -> Option<Labelled> {
         match self {
             Source::Files(_) => None,
-            Source::Labelled(pictures) => Some(Labelled::Chosen(Box::new(pictures.clone()), Arc::from(places))),
+            Source::Labelled(pictures) => {
+                Some(Labelled::Chosen(Box::new(pictures.clone()), Arc::from(places)))
+            }
         }
     }
 }
 
 fn prepared(budget: &Arc<Budget>, settings: &Preprocessing, pictures: &[Picture]) -> Result<Tensor> {
-    with_budget(budget, || settings.batch(pictures)).context(|| "calibration pictures, all in memory: --count takes fewer")
+    with_budget(budget, || settings.batch(pictures))
+        .context(|| "calibration pictures, all in memory: --count takes fewer")
 }
 
 /// The pictures in `folder`, not those in folders inside it, in the order of their names.

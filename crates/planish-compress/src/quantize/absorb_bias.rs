@@ -40,8 +40,12 @@ pub fn absorb(network: &mut Network, pictures: &Pictures<'_>, watch: &mut Watch<
         let given: Vec<f64> =
             moments.iter().map(|(mean, deviation)| (mean - DEVIATIONS * deviation).max(0.0)).collect();
         absorbed += given.iter().filter(|c| **c > 0.0).count();
-        let bias: Vec<f32> =
-            first.bias_of(&network.graph).iter().zip(&given).map(|(b, c)| (f64::from(*b) - c) as f32).collect();
+        let bias: Vec<f32> = first
+            .bias_of(&network.graph)
+            .iter()
+            .zip(&given)
+            .map(|(b, c)| (f64::from(*b) - c) as f32)
+            .collect();
         let mut behind: Vec<f64> = second.bias_of(&network.graph).iter().map(|b| f64::from(*b)).collect();
         let weights = second.weights_of(&network.graph);
         for (i, w) in weights.to_f32s().into_iter().enumerate() {

@@ -124,10 +124,10 @@ impl Channel<'_> {
             gradient.fill(0.0);
             // Samples are in random order already: neighbours are as good as any, and read faster.
             let first = random.below(self.samples.count - batch + 1);
-            for s in first..first + batch {
+            for (s, wanted) in (first..).zip(&wanted[first..first + batch]) {
                 let row = self.samples.row(s);
                 let sum = dot(row, &weights) + self.bias;
-                let error = (self.bend.apply(sum) - wanted[s]) * self.bend.slope(sum);
+                let error = (self.bend.apply(sum) - wanted) * self.bend.slope(sum);
                 if error != 0.0 {
                     let factor = 2.0 * unit * error / batch as f32;
                     gradient.iter_mut().zip(row).for_each(|(g, x)| *g += factor * x);
@@ -205,7 +205,8 @@ mod tests {
         let common = normal(count, 3);
         let own = normal(count * inputs, 4);
         let rows: Vec<f32> = (0..count * inputs).map(|i| common[i / inputs].abs() + 0.1 * own[i]).collect();
-        let wanted = (0..count).map(|s| bend.apply(dot(&rows[s * inputs..][..inputs], weights) + 0.1)).collect();
+        let wanted =
+            (0..count).map(|s| bend.apply(dot(&rows[s * inputs..][..inputs], weights) + 0.1)).collect();
         Samples::new(inputs, rows, vec![wanted])
     }
 
@@ -217,7 +218,12 @@ mod tests {
             let grid = Grid::symmetric(2.5, Levels::symmetric(3));
             let channel = Channel { weights: &weights, grid, bias: 0.1, bend, samples: &samples, index: 0 };
             let found = channel.round(&AdaRound::default());
-            assert!(found.error < 0.9 * found.nearest_error, "{bend:?}: {} {}", found.error, found.nearest_error);
+            assert!(
+                found.error < 0.9 * found.nearest_error,
+                "{bend:?}: {} {}",
+                found.error,
+                found.nearest_error
+            );
             // Up or down, and no further; what is beyond the last level stays there.
             for (q, w) in found.integers.iter().zip(&weights) {
                 let (bottom, top) = grid.reach();

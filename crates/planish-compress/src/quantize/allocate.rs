@@ -86,7 +86,10 @@ pub fn widths(
             let before = std::mem::replace(&mut trial.weights[l], weights);
             // Once stopped, layers count by the error of their weights alone.
             let noise = if watch.is_stopped() {
-                super::weights::relative_error(&trial.weights[l], &layer.rows(layer.weights_of(&network.graph)))
+                super::weights::relative_error(
+                    &trial.weights[l],
+                    &layer.rows(layer.weights_of(&network.graph)),
+                )
             } else {
                 let graph = only_weights(network, &trial, l)?;
                 let got = watch.within(|w| pictures.outputs(&graph, w))?;
@@ -100,7 +103,10 @@ pub fn widths(
     }
     let Some(chosen) = allocate(&costs, budget) else {
         let least: usize = costs.iter().map(|c| c.iter().map(|c| c.bytes).min().unwrap_or(0)).sum();
-        invalid!("the weights do not fit {budget} bytes: with {} bits each they take {least}", WIDTHS[WIDTHS.len() - 1]);
+        invalid!(
+            "the weights do not fit {budget} bytes: with {} bits each they take {least}",
+            WIDTHS[WIDTHS.len() - 1]
+        );
     };
     Ok(chosen.into_iter().map(|c| WeightScheme { bits: WIDTHS[c], ..how }).collect())
 }
@@ -118,11 +124,12 @@ mod tests {
                 .map(|_| {
                     let mut noise = 0.0;
                     let count = 10 + random.below(90);
-                    [8, 4, 2].map(|bits| {
-                        noise += random.below(100) as f64 / 100.0;
-                        Cost { bytes: count * bits, noise }
-                    })
-                    .to_vec()
+                    [8, 4, 2]
+                        .map(|bits| {
+                            noise += random.below(100) as f64 / 100.0;
+                            Cost { bytes: count * bits, noise }
+                        })
+                        .to_vec()
                 })
                 .collect();
             let budget = 300 + random.below(2500);
@@ -145,7 +152,8 @@ mod tests {
 
     #[test]
     fn large_sizes_stay_within_the_budget() {
-        let layers = vec![vec![Cost { bytes: 40_000_000, noise: 0.0 }, Cost { bytes: 20_000_001, noise: 1.0 }]; 3];
+        let layers =
+            vec![vec![Cost { bytes: 40_000_000, noise: 0.0 }, Cost { bytes: 20_000_001, noise: 1.0 }]; 3];
         let pick = allocate(&layers, 100_000_001).unwrap();
         assert_eq!(pick.iter().filter(|c| **c == 0).count(), 1);
         assert_eq!(allocate(&layers, 60_000_000), None);

@@ -16,7 +16,12 @@ use planish_graph::{Result, ValueId};
 
 /// Moves the biases of `network`, whose other numbers stay, so that under `scheme` rounded weights leave the mean of every
 /// output channel of every integer layer where it was. Layers without a bias are left alone.
-pub fn correct(network: &mut Network, scheme: &mut Scheme, pictures: &Pictures<'_>, watch: &mut Watch<'_>) -> Result<()> {
+pub fn correct(
+    network: &mut Network,
+    scheme: &mut Scheme,
+    pictures: &Pictures<'_>,
+    watch: &mut Watch<'_>,
+) -> Result<()> {
     let layers: Vec<usize> = (0..network.layers.len())
         .filter(|l| !scheme.float.contains(l) && network.layers[*l].bias.is_some())
         .collect();

@@ -103,12 +103,20 @@ fn factors(network: &Network, pair: &Pair, reached: &[f32]) -> Vec<f32> {
 fn scale(network: &mut Network, pair: &Pair, factors: &[f32]) -> Result<()> {
     let (first, second) = (&network.layers[pair.first], &network.layers[pair.second]);
     let weights = first.weights_of(&network.graph);
-    let scaled: Vec<f32> =
-        weights.to_f32s().iter().enumerate().map(|(i, w)| w * factors[first.channel_of(i, weights)]).collect();
+    let scaled: Vec<f32> = weights
+        .to_f32s()
+        .iter()
+        .enumerate()
+        .map(|(i, w)| w * factors[first.channel_of(i, weights)])
+        .collect();
     let scaled = Tensor::new(weights.shape(), &scaled)?;
     let weights = second.weights_of(&network.graph);
-    let divided: Vec<f32> =
-        weights.to_f32s().iter().enumerate().map(|(i, w)| w / factors[input_channel(second, weights, i)]).collect();
+    let divided: Vec<f32> = weights
+        .to_f32s()
+        .iter()
+        .enumerate()
+        .map(|(i, w)| w / factors[input_channel(second, weights, i)])
+        .collect();
     let divided = Tensor::new(weights.shape(), &divided)?;
     let bias: Vec<f32> = first.bias_of(&network.graph).iter().zip(factors).map(|(b, k)| b * k).collect();
     let (first, second) = (first.clone(), second.clone());
@@ -134,7 +142,8 @@ mod tests {
         let mut go_on = |_: crate::quantize::watch::Event<'_>| true;
         assert_eq!(equalise(&mut network, &pictures, &mut Watch::new(&mut go_on)).unwrap(), expected_pairs);
         for batch in &given {
-            let run = |n: &Network| reference::run(&n.graph, std::slice::from_ref(batch)).unwrap()[0].to_f64s();
+            let run =
+                |n: &Network| reference::run(&n.graph, std::slice::from_ref(batch)).unwrap()[0].to_f64s();
             let (old, new) = (run(&before), run(&network));
             let largest = old.iter().fold(0f64, |a, x| a.max(x.abs()));
             for (a, b) in old.iter().zip(&new) {

@@ -146,7 +146,12 @@ pub struct Quantised {
 
 /// Quantises `graph`, a float network with one input, as `options` say. Errors name the node or value at fault: a network
 /// that is quantised already or has nothing to quantise, values that are not finite, no pictures.
-pub fn quantize(graph: &Graph, pictures: &Pictures<'_>, options: &Options, watch: &mut Watch<'_>) -> Result<Quantised> {
+pub fn quantize(
+    graph: &Graph,
+    pictures: &Pictures<'_>,
+    options: &Options,
+    watch: &mut Watch<'_>,
+) -> Result<Quantised> {
     let mut network = Network::of(graph)?;
     let float = named(&network, &options.keep_float)?;
     let float_answers = watch.within(|w| pictures.first(CHOOSING).outputs(&network.graph, w))?;
@@ -219,6 +224,9 @@ fn named(network: &Network, names: &[String]) -> Result<BTreeSet<usize>> {
     Ok(found)
 }
 
+/// Observers, and the distance of their answers from float.
+type Tried = Vec<(&'static str, Distance)>;
+
 /// The observer whose answers are nearest to float, of [`TRIED`].
 fn choose(
     network: &Network,
@@ -226,7 +234,7 @@ fn choose(
     pictures: &Pictures<'_>,
     make: &dyn Fn(&dyn Observer) -> Scheme,
     watch: &mut Watch<'_>,
-) -> Result<(&'static str, Scheme, Vec<(&'static str, Distance)>)> {
+) -> Result<(&'static str, Scheme, Tried)> {
     let mut best: Option<(f64, &'static str, Scheme)> = None;
     let mut tried = Vec::new();
     watch.begin("choosing ranges", TRIED.len());
@@ -281,7 +289,12 @@ impl Quantised {
         &self.scheme.float
     }
     /// Leaves exactly these layers float, and corrects the biases of the others for that.
-    pub fn keep_float(&mut self, layers: BTreeSet<usize>, pictures: &Pictures<'_>, watch: &mut Watch<'_>) -> Result<()> {
+    pub fn keep_float(
+        &mut self,
+        layers: BTreeSet<usize>,
+        pictures: &Pictures<'_>,
+        watch: &mut Watch<'_>,
+    ) -> Result<()> {
         self.scheme.keep_float(&self.network, layers);
         self.correct_biases(pictures, watch)
     }

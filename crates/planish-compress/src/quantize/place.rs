@@ -67,8 +67,13 @@ fn place(
             placing.round(input, &grid)?;
         }
     }
-    let by_node: HashMap<usize, usize> =
-        network.layers.iter().enumerate().filter(|(l, _)| layers.contains(l)).map(|(l, x)| (x.node, l)).collect();
+    let by_node: HashMap<usize, usize> = network
+        .layers
+        .iter()
+        .enumerate()
+        .filter(|(l, _)| layers.contains(l))
+        .map(|(l, x)| (x.node, l))
+        .collect();
     for (n, node) in source.nodes.iter().enumerate() {
         let mut copy = node.clone();
         for v in copy.inputs.iter_mut().flatten() {
@@ -129,9 +134,14 @@ impl Placing {
     /// Adds a node of the network. In files, Swish is spelled with the operators of every opset.
     fn push(&mut self, node: Node) {
         let swish = node.op.as_op::<Activation>().map(|a| a.function);
-        if let (Form::Qdq, Some(ActivationFunction::Swish { alpha: 1.0 }), Some(x)) = (self.form, swish, node.input(0)) {
-            let gate =
-                self.node(format!("{}/Sigmoid", node.name), Arc::new(Unary { function: UnaryFunction::Sigmoid }), &[x]);
+        if let (Form::Qdq, Some(ActivationFunction::Swish { alpha: 1.0 }), Some(x)) =
+            (self.form, swish, node.input(0))
+        {
+            let gate = self.node(
+                format!("{}/Sigmoid", node.name),
+                Arc::new(Unary { function: UnaryFunction::Sigmoid }),
+                &[x],
+            );
             let op = Arc::new(Binary { function: BinaryFunction::Mul });
             self.graph.nodes.push(Node { op, inputs: vec![Some(x), Some(gate)], ..node });
             return;
@@ -169,7 +179,13 @@ impl Placing {
         Ok(())
     }
     /// Puts the integer weights and bias of a layer in their place in `node`.
-    fn layer(&mut self, node: &mut Node, layer: &Layer, weights: &QuantisedWeights, input: Option<Grid>) -> Result<()> {
+    fn layer(
+        &mut self,
+        node: &mut Node,
+        layer: &Layer,
+        weights: &QuantisedWeights,
+        input: Option<Grid>,
+    ) -> Result<()> {
         let bias = layer.bias_of(&self.graph);
         let shape = layer.weights_of(&self.graph).shape().to_vec();
         // A bias is in units of the sums, where there are such units and not nothing but zeros.
@@ -201,16 +217,23 @@ impl Placing {
             }
             Form::Simulated => {
                 let unit = |c: usize| units[c.min(units.len() - 1)];
-                let values: Vec<f32> = integers.iter().enumerate().map(|(c, &b)| b as f32 * unit(c)).collect();
+                let values: Vec<f32> =
+                    integers.iter().enumerate().map(|(c, &b)| b as f32 * unit(c)).collect();
                 self.constant(format!("{}.bias", layer.name), Tensor::new(&[layer.channels], &values)?)
             }
         });
         Ok(())
     }
-    fn weights_node(&mut self, layer: &Layer, weights: &QuantisedWeights, shape: &[usize]) -> Result<ValueId> {
+    fn weights_node(
+        &mut self,
+        layer: &Layer,
+        weights: &QuantisedWeights,
+        shape: &[usize],
+    ) -> Result<ValueId> {
         let values = layer.unrows(&weights.rows, layer.weights_of(&self.graph));
         let values: Vec<i128> = values.into_iter().map(i128::from).collect();
-        let values = self.constant(format!("{}.weight", layer.name), Tensor::from_ints(DType::I8, shape, &values)?);
+        let values =
+            self.constant(format!("{}.weight", layer.name), Tensor::from_ints(DType::I8, shape, &values)?);
         let scales: Vec<f32> = weights.grids.iter().map(|g| g.scale).collect();
         let zeros: Vec<i128> = weights.grids.iter().map(|g| i128::from(g.zero)).collect();
         let rank: &[usize] = if zeros.len() == 1 { &[] } else { &[zeros.len()] };

@@ -59,13 +59,19 @@ fn refuse_quantised(graph: &Graph) -> Result<()> {
         if let Some(scale) = node.input(1).filter(|_| scaled).and_then(|s| graph.constant(s))
             && let Some(bad) = scale.to_f64s().into_iter().find(|s| !(s.is_finite() && *s > 0.0))
         {
-            invalid!("{}: the scale (input 1) holds {bad}, where scales must be positive and finite", node.place());
+            invalid!(
+                "{}: the scale (input 1) holds {bad}, where scales must be positive and finite",
+                node.place()
+            );
         }
         let integer = scaled
             || ["ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"].contains(&node.op.name())
             || node.op.name().starts_with("QLinear");
         if integer {
-            invalid!("the model is quantised already ({}): quantise the float model it came from", node.place());
+            invalid!(
+                "the model is quantised already ({}): quantise the float model it came from",
+                node.place()
+            );
         }
     }
     Ok(())
@@ -152,8 +158,11 @@ impl Plain {
     }
 }
 
+/// Names and values of bounds.
+type Bounds = Vec<(&'static str, f32)>;
+
 /// The plain operator of a fused activation, and the bounds that it takes as inputs; `None` where there is none.
-fn activation(function: FusedActivation) -> Option<(Arc<dyn Operator>, Vec<(&'static str, f32)>)> {
+fn activation(function: FusedActivation) -> Option<(Arc<dyn Operator>, Bounds)> {
     let unary = |function| -> Arc<dyn Operator> { Arc::new(Unary { function }) };
     let bent = |function| -> Arc<dyn Operator> { Arc::new(Activation { function }) };
     let op = match function {

@@ -46,7 +46,8 @@ enum Role {
 
 fn role(graph: &Graph, node: &Node) -> Role {
     let op = &*node.op;
-    let moves = ["Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "Gather", "Split"];
+    let moves =
+        ["Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "Gather", "Split"];
     let more = ["DepthToSpace", "SpaceToDepth", "ChannelShuffle", "Expand", "Tile"];
     if node.outputs.len() > 1 && op.name() != "Split" || node.inputs.is_empty() {
         return Role::Float;
@@ -91,7 +92,9 @@ fn role(graph: &Graph, node: &Node) -> Role {
     }
     match op.is_op::<Concat>() {
         true => Role::Join,
-        false if op.is_op::<MaxPool>() || moves.contains(&op.name()) || more.contains(&op.name()) => Role::Move,
+        false if op.is_op::<MaxPool>() || moves.contains(&op.name()) || more.contains(&op.name()) => {
+            Role::Move
+        }
         false => Role::Float,
     }
 }
@@ -129,9 +132,10 @@ impl Roles {
         let mut integer = vec![false; graph.values.len()];
         let mut works = vec![false; graph.nodes.len()];
         for (n, node) in graph.nodes.iter().enumerate().rev() {
-            let wanted = node.outputs.iter().flatten().any(|&v| {
-                integer[v.0 as usize] || inner(v) && works[readers[v.0 as usize][0].0 as usize]
-            });
+            let wanted =
+                node.outputs.iter().flatten().any(|&v| {
+                    integer[v.0 as usize] || inner(v) && works[readers[v.0 as usize][0].0 as usize]
+                });
             works[n] = match roles[n] {
                 Role::Layer | Role::Pool => true,
                 Role::Float => false,
@@ -159,7 +163,8 @@ impl Roles {
             };
             for &out in node.outputs.iter().flatten().filter(|v| integer[v.0 as usize]) {
                 // A constant part may reach further than the others: then what is joined makes the scale as well.
-                source[out.0 as usize] = node.inputs[..joined].iter().flatten().any(|v| !integer[v.0 as usize]);
+                source[out.0 as usize] =
+                    node.inputs[..joined].iter().flatten().any(|v| !integer[v.0 as usize]);
                 for &v in node.inputs[..joined].iter().flatten().filter(|v| integer[v.0 as usize]) {
                     let (a, b) = (root(&mut group, v.0 as usize), root(&mut group, out.0 as usize));
                     group[a.max(b)] = a.min(b);

@@ -67,7 +67,8 @@ impl<'a> Pictures<'a> {
     fn parts(&self, graph: &Graph, values: &[ValueId]) -> Result<Vec<Vec<usize>>> {
         let Some(first) = self.batches.first() else { return Ok(Vec::new()) };
         let mut parts = vec![Vec::new()];
-        let facts = planish_graph::infer::infer(graph, &[planish_graph::Fact::new(first.dtype(), first.shape())])?;
+        let facts =
+            planish_graph::infer::infer(graph, &[planish_graph::Fact::new(first.dtype(), first.shape())])?;
         let mut elements = 0usize;
         for (i, v) in values.iter().enumerate() {
             let bytes = facts[v.0 as usize].as_ref().and_then(|f| f.bytes()).unwrap_or(0);
@@ -94,7 +95,12 @@ impl<'a> Pictures<'a> {
         Ok(found)
     }
     /// The mean of each channel (axis 1) of `values` over all pictures.
-    pub fn channel_means(&self, graph: &Graph, values: &[ValueId], watch: &mut Watch<'_>) -> Result<Vec<Vec<f64>>> {
+    pub fn channel_means(
+        &self,
+        graph: &Graph,
+        values: &[ValueId],
+        watch: &mut Watch<'_>,
+    ) -> Result<Vec<Vec<f64>>> {
         let mut sums: Vec<Vec<f64>> = vec![Vec::new(); values.len()];
         let mut counts = vec![0usize; values.len()];
         self.visit(graph, values, watch, |_, v, tensor| {

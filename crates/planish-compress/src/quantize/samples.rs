@@ -87,12 +87,20 @@ impl Reader {
         }
     }
     /// Appends the inputs of the result at `place` to `row`: the channels of group `group` of `groups`.
-    pub fn read(&self, input: &Tensor, (picture, at): Place, group: usize, groups: usize, row: &mut Vec<f32>) -> Result<()> {
+    pub fn read(
+        &self,
+        input: &Tensor,
+        (picture, at): Place,
+        group: usize,
+        groups: usize,
+        row: &mut Vec<f32>,
+    ) -> Result<()> {
         let values = input.as_slice::<f32>()?;
         let per_picture = values.len() / input.shape()[0].max(1);
         let values = &values[picture * per_picture..][..per_picture];
         let Reader::Windows(window) = self else {
-            let width = *input.shape().last().ok_or_else(|| Error::invalid("a matrix product of a scalar"))?;
+            let width =
+                *input.shape().last().ok_or_else(|| Error::invalid("a matrix product of a scalar"))?;
             row.extend_from_slice(&values[at * width..][..width]);
             return Ok(());
         };

@@ -20,8 +20,10 @@ pub fn normal_weights(count: usize, seed: u64) -> Vec<f32> {
 pub fn conv(g: &mut Graph, name: &str, x: ValueId, shape: [usize; 3], group: usize, seed: u64) -> ValueId {
     let [inputs, outputs, kernel] = shape;
     let fan = (inputs / group * kernel * kernel) as f32;
-    let weights: Vec<f32> =
-        normal(outputs * inputs / group * kernel * kernel, seed).iter().map(|w| w * (2.0 / fan).sqrt()).collect();
+    let weights: Vec<f32> = normal(outputs * inputs / group * kernel * kernel, seed)
+        .iter()
+        .map(|w| w * (2.0 / fan).sqrt())
+        .collect();
     let w = Tensor::new(&[outputs, inputs / group, kernel, kernel], &weights).unwrap();
     let w = g.add_constant(&format!("{name}.w"), w);
     let bias: Vec<f32> = normal(outputs, seed + 1).iter().map(|b| 0.1 * b).collect();

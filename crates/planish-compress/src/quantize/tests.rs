@@ -47,11 +47,16 @@ fn every_value_has_one_pair_and_scales_are_shared() {
     let graph = made.graph(Form::Qdq).unwrap();
     let mut seen = BTreeSet::new();
     for node in graph.nodes.iter().filter(|n| n.op.is_op::<QuantizeLinear>()) {
-        assert!(seen.insert(node.input(0)), "{} is quantised twice", graph.value(node.input(0).unwrap()).name);
+        assert!(
+            seen.insert(node.input(0)),
+            "{} is quantised twice",
+            graph.value(node.input(0).unwrap()).name
+        );
     }
     // x, stem, expand, depth, project, sum, left, right, joined, pooled, flat; not the answer.
     assert_eq!(seen.len(), 11);
-    let scale = |name: &str| graph.constant(graph.find_value(&format!("{name}.scale")).unwrap()).unwrap().to_f32s();
+    let scale =
+        |name: &str| graph.constant(graph.find_value(&format!("{name}.scale")).unwrap()).unwrap().to_f32s();
     assert_eq!(scale("left.relu"), scale("right.relu"));
     assert_eq!(scale("left.relu"), scale("joined"));
     assert_eq!(scale("pooled"), scale("flat"));
@@ -68,7 +73,8 @@ fn every_value_has_one_pair_and_scales_are_shared() {
 fn every_way_works() {
     let graph = classifier();
     for observer in observers() {
-        let options = Options { observer: Some(observer.name().into()), correct_bias: false, ..Options::default() };
+        let options =
+            Options { observer: Some(observer.name().into()), correct_bias: false, ..Options::default() };
         let (_, distance) = quantised(&graph, &options).unwrap();
         assert!(distance.noise < 2e-2, "{}: {distance:?}", observer.name());
     }
@@ -86,7 +92,10 @@ fn every_way_works() {
         assert!(distance.noise < 2e-3, "{options:?}: {distance:?}");
         let qdq = made.graph(Form::Qdq).unwrap();
         reference::run(&qdq, &batches(1, 1, 3)).unwrap();
-        assert_eq!(count(&qdq, "DequantizeLinear") - count(&qdq, "QuantizeLinear"), 2 * (7 - options.keep_float.len()));
+        assert_eq!(
+            count(&qdq, "DequantizeLinear") - count(&qdq, "QuantizeLinear"),
+            2 * (7 - options.keep_float.len())
+        );
     }
 }
 
@@ -123,7 +132,8 @@ fn more_bits_converge_to_float() {
 
 #[test]
 fn equal_input_gives_equal_output() {
-    let options = Options { rounding: Some(AdaRound { iterations: 20, ..AdaRound::default() }), ..Options::default() };
+    let options =
+        Options { rounding: Some(AdaRound { iterations: 20, ..AdaRound::default() }), ..Options::default() };
     let given = batches(2, 2, 9);
     let make = |threads| {
         let session = SessionOptions { threads, ..SessionOptions::default() };
@@ -156,7 +166,8 @@ fn sensitivity_orders_layers() {
 
 #[test]
 fn budgets_are_kept() {
-    let all: usize = quantised(&classifier(), &Options::default()).unwrap().0.layers().iter().map(|l| l.weights).sum();
+    let all: usize =
+        quantised(&classifier(), &Options::default()).unwrap().0.layers().iter().map(|l| l.weights).sum();
     let scales = 4 * (8 + 16 + 16 + 8 + 4 + 4 + 10);
     let mut noise = Vec::new();
     for bytes in [all, all / 2, all / 3] {
@@ -257,7 +268,8 @@ fn whoever_stops_gets_what_there_is() {
             steps += usize::from(matches!(event, Event::Step));
             steps < after
         };
-        let options = Options { sensitivity: true, rounding: Some(AdaRound::default()), ..Options::default() };
+        let options =
+            Options { sensitivity: true, rounding: Some(AdaRound::default()), ..Options::default() };
         let made = quantize(&classifier(), &pictures, &options, &mut Watch::new(&mut stop)).unwrap();
         made.graph(Form::Qdq).unwrap();
     }

@@ -66,7 +66,9 @@ pub fn squared_error(statistics: &Statistics, grid: &Grid) -> f64 {
     let (bottom, top) = (f64::from(grid.levels.low - grid.zero), f64::from(grid.levels.high - grid.zero));
     statistics
         .filled()
-        .map(|(from, to, n)| n / (to - from) * scale.powi(3) * integral(from / scale, to / scale, bottom, top))
+        .map(|(from, to, n)| {
+            n / (to - from) * scale.powi(3) * integral(from / scale, to / scale, bottom, top)
+        })
         .sum()
 }
 

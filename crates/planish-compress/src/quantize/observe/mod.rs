@@ -74,7 +74,11 @@ pub(crate) mod testing {
             let s = Statistics::of(&values).unwrap();
             for o in observers() {
                 let (low, high) = o.range(&s, Levels::U8);
-                assert!(s.low <= low && low <= 0.0 && 0.0 <= high && high <= s.high, "{}: {low} {high}", o.name());
+                assert!(
+                    s.low <= low && low <= 0.0 && 0.0 <= high && high <= s.high,
+                    "{}: {low} {high}",
+                    o.name()
+                );
                 assert_eq!(high == 0.0, s.high == 0.0, "{}: {high} of {}", o.name(), s.high);
                 assert_eq!(o.range(&s, Levels::U8), (low, high));
             }
