@@ -15,6 +15,7 @@ use serde_json::json;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What to evaluate.
@@ -77,11 +78,14 @@ impl Accuracy {
 }
 
 /// Labelled pictures, one after the other.
+#[derive(Clone)]
 pub enum Pictures {
     /// Files of a folder.
     Files(PathBuf, Listing),
     /// CIFAR-10's binary layout.
     Cifar10(Cifar10),
+    /// Those of others that are at these places.
+    Chosen(Box<Pictures>, Arc<[usize]>),
 }
 
 impl Pictures {
@@ -90,9 +94,11 @@ impl Pictures {
         match self {
             Pictures::Files(_, listing) => listing.pictures.len(),
             Pictures::Cifar10(data) => data.len(),
+            Pictures::Chosen(_, places) => places.len(),
         }
     }
-    fn get(&self, index: usize) -> Result<(usize, Picture)> {
+    /// The class and the content of one.
+    pub fn get(&self, index: usize) -> Result<(usize, Picture)> {
         match self {
             Pictures::Files(folder, listing) => {
                 let entry = &listing.pictures[index];
@@ -103,6 +109,7 @@ impl Pictures {
                 let (class, _) = data.get(index).ok_or_else(gone)?;
                 Ok((class, data.picture(index).ok_or_else(gone)?))
             }
+            Pictures::Chosen(all, places) => all.get(places[index]),
         }
     }
 }

@@ -10,6 +10,7 @@ mod kernels;
 mod model;
 mod optimize;
 mod pictures;
+mod quantize;
 mod run;
 mod tune;
 mod verify;
@@ -40,6 +41,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Simplify a model and choose its algorithms; show what it gained
     Optimize(optimize::Arguments),
+    /// Turn a float model into one of 8-bit integers, with the accuracy kept
+    Quantize(quantize::Arguments),
     /// Time one convolution by every algorithm, or sweep over many
     Conv(conv::Arguments),
     /// Fit the planner's cost model to this machine
@@ -59,6 +62,7 @@ pub fn run(line: CommandLine) -> Result<ExitCode> {
         Command::Eval(a) => eval::run(&a),
         Command::Verify(a) => verify::run(&a),
         Command::Optimize(a) => optimize::run(&a),
+        Command::Quantize(a) => quantize::run(&a),
         Command::Conv(a) => conv::run(&a),
         Command::Tune(a) => tune::run(&a),
         Command::Kernels(a) => kernels::run(&a),

@@ -1,0 +1,299 @@
+//! `planish quantize`: a float model into one of 8-bit integers, in QDQ form, with the accuracy kept.
+
+mod bound;
+mod report;
+mod source;
+
+use super::eval::{self, Accuracy};
+use super::interrupt::Interrupt;
+use super::model::{self, Execution};
+use super::pictures::{self, PictureArguments};
+use bound::Bounded;
+use clap::{ArgGroup, Args, ValueEnum};
+use planish::images::Preprocessing;
+use planish::report::progress::Progress;
+use planish_compress::quantize::adaround::AdaRound;
+use planish_compress::quantize::grid::Levels;
+use planish_compress::quantize::observe::observer;
+use planish_compress::quantize::{
+    Distance, Event, Form, Options, Pictures, Quantised, Watch, WeightScheme, quantize,
+};
+use planish_engine::{Session, SessionOptions};
+use planish_graph::error::Context;
+use planish_graph::{Dim, Error, Graph, Result};
+use source::Source;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// What to quantise, and how.
+#[derive(Args)]
+#[command(group = ArgGroup::new("calibrates").required(true).args(["images", "cifar10"]))]
+pub struct Arguments {
+    /// The float ONNX file
+    model: PathBuf,
+    /// Write the quantised model here, as ONNX with QuantizeLinear and DequantizeLinear
+    #[arg(short, long, value_name = "OUT.onnx")]
+    output: Option<PathBuf>,
+    /// Folder of pictures to calibrate with
+    #[arg(long, value_name = "DIR")]
+    images: Option<PathBuf>,
+    /// Table of file and class, separated by a tab: pictures that do not calibrate measure the accuracy
+    #[arg(long, value_name = "TSV", requires = "images")]
+    labels: Option<PathBuf>,
+    /// Labelled CIFAR-10 pictures in the official binary layout, instead of --images
+    #[arg(long, value_name = "FILE.bin", conflicts_with_all = ["images", "labels"])]
+    cifar10: Option<PathBuf>,
+    /// Pictures that calibrate, chosen at random by --seed
+    #[arg(long, default_value = "300", value_name = "N")]
+    count: NonZeroUsize,
+    /// For the choice of pictures and of samples
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+    /// The model's class for label 0 [default: 1 for models of 1001 classes, whose class 0 is the background; else 0]
+    #[arg(long, value_name = "N")]
+    class_offset: Option<usize>,
+    /// How ranges are found: auto (the best of several), min-max, moving-average, percentile-99.9, percentile-99.99,
+    /// percentile-99.999, entropy, mse
+    #[arg(long, default_value = "auto", value_name = "OBSERVER", value_parser = observer_name)]
+    calibration: String,
+    /// Whether integers of weights have their zero in the middle; affine ones have one scale a layer
+    #[arg(long, value_enum, default_value_t = Symmetry::Symmetric)]
+    weights: Symmetry,
+    /// Bits of a weight, 2 to 8; fewer than 8 are stored in 8 all the same
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=8))]
+    weight_bits: u32,
+    /// Bytes that all weights may take: each layer gets 8, 4 or 2 bits a weight, by what they cost; K, M, G are understood
+    #[arg(long, value_parser = model::bytes, value_name = "BYTES", conflicts_with = "weight_bits")]
+    weight_budget: Option<usize>,
+    /// One scale for all weights of a layer, rather than one for each output channel
+    #[arg(long)]
+    per_tensor: bool,
+    /// The integers of activations
+    #[arg(long, value_enum, default_value_t = Activations::U8)]
+    activations: Activations,
+    /// Move factors between layers, so that channels reach equally far, and absorb high biases
+    #[arg(long)]
+    equalize: bool,
+    /// Leave biases as they are
+    #[arg(long)]
+    no_bias_correction: bool,
+    /// How weights are rounded: to the nearest level, or up or down as suits the layer's results
+    #[arg(long, value_enum, default_value_t = Rounding::Nearest)]
+    rounding: Rounding,
+    /// Steps of adaptive rounding a layer
+    #[arg(long, default_value_t = AdaRound::default().iterations, value_name = "N", value_parser = iterations)]
+    iterations: usize,
+    /// Leave the layer of this name in float; may be given several times
+    #[arg(long, value_name = "LAYER")]
+    keep_float: Vec<String>,
+    /// Put the most sensitive layers back to float until top-1 drops by no more than so many points; needs labels
+    #[arg(long, value_name = "POINTS", value_parser = points)]
+    max_drop: Option<f64>,
+    /// Measure what each layer costs by itself, and write that here; .html for a page, else JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    #[command(flatten)]
+    pictures: PictureArguments,
+    #[command(flatten)]
+    execution: Execution,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Symmetry {
+    Symmetric,
+    Affine,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Activations {
+    U8,
+    I8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Rounding {
+    Nearest,
+    Adaround,
+}
+
+/// Pictures at a time, where the model leaves that open.
+const BATCH: usize = 4;
+
+/// Everything that a report tells.
+struct Outcome {
+    quantised: Quantised,
+    distance: Distance,
+    asked: usize,
+    pictures: usize,
+    skipped: usize,
+    accuracy: Option<Bounded>,
+    /// Bytes of the constants before and after.
+    bytes: [usize; 2],
+    seconds: f64,
+    interrupted: bool,
+}
+
+/// Quantises.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let begun = Instant::now();
+    let options = arguments.execution.options();
+    let graph = model::read(&arguments.model, options.max_memory)?;
+    let place = || arguments.model.display().to_string();
+    pictures::picture_input(&graph).context(place)?;
+    let settings = arguments.pictures.settings(&graph).context(place)?;
+    let source =
+        Source::open(arguments.images.as_deref(), arguments.labels.as_deref(), arguments.cifar10.as_deref())?;
+    if arguments.max_drop.is_some() && matches!(source, Source::Files(_)) {
+        return Err(Error::invalid(
+            "--max-drop needs to know what is right: give --labels TSV, or --cifar10 FILE.bin",
+        ));
+    }
+    let outcome = quantise(arguments, &options, &graph, &settings, &source).context(place)?;
+    let outcome = Outcome { seconds: begun.elapsed().as_secs_f64(), ..outcome };
+    if let Some(path) = &arguments.output {
+        let mut made = outcome.quantised.graph(Form::Qdq)?;
+        settings.store(&mut made)?;
+        planish_onnx::save(&made, path, &planish_onnx::WriteOptions::default())?;
+    }
+    if let Some(path) = &arguments.report {
+        report::save(arguments, &outcome, path)?;
+    }
+    match arguments.json {
+        true => super::print_json(&report::json(arguments, &outcome))?,
+        false => report::print(arguments, &outcome),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn quantise(
+    arguments: &Arguments,
+    options: &SessionOptions,
+    graph: &Graph,
+    settings: &Preprocessing,
+    source: &Source,
+) -> Result<Outcome> {
+    let order = source.order(arguments.seed);
+    let labelled = matches!(source, Source::Labelled(_));
+    // With labels some pictures must be left to judge by.
+    let most = if labelled { order.len().div_ceil(2) } else { order.len() };
+    let asked = arguments.count.get();
+    let (calibration, used) =
+        source.calibration(&order, asked.min(most), batch_size(graph), settings, options.max_memory)?;
+    if calibration.pictures < asked {
+        let why = if labelled { ", of which half are left to measure the accuracy with" } else { "" };
+        eprintln!(
+            "planish: {asked} pictures were asked for; calibrating with {} of {}{why}",
+            calibration.pictures,
+            order.len()
+        );
+    }
+    let interrupt = Interrupt::new();
+    let mut shown: Option<Progress> = None;
+    let mut tell = |event: Event<'_>| {
+        match event {
+            Event::Begin(stage, steps) => shown = Some(Progress::new(stage, steps as u64)),
+            Event::Step => shown.iter().for_each(|p| p.advance(1)),
+        }
+        !interrupt.is_raised()
+    };
+    let mut watch = Watch::new(&mut tell);
+    let pictures = Pictures { batches: &calibration.batches, options };
+    let sensitivity = arguments.report.is_some();
+    let mut quantised = quantize(graph, &pictures, &arguments.options(sensitivity), &mut watch)?;
+    let accuracy = match source.judges(&order[used..]) {
+        Some(judges) if judges.len() > 0 => {
+            let measure = |graph: Graph| -> Result<Accuracy> {
+                let session = Session::new(graph, options)?;
+                eval::evaluate(&session, &judges, judges.len(), settings, BATCH, arguments.class_offset)
+            };
+            Some(bound::within(arguments.max_drop, graph, &mut quantised, &pictures, &measure, &mut watch)?)
+        }
+        _ => None,
+    };
+    let distance = quantised.distance(&pictures, &mut watch)?;
+    let interrupted = watch.is_stopped();
+    drop(shown);
+    if interrupted {
+        eprintln!("planish: interrupted; what there is so far is used");
+    }
+    let bytes = [graph.constant_bytes(), quantised.graph(Form::Qdq)?.constant_bytes()];
+    Ok(Outcome {
+        distance,
+        accuracy,
+        asked,
+        pictures: calibration.pictures,
+        skipped: calibration.skipped,
+        bytes,
+        quantised,
+        interrupted,
+        seconds: 0.0,
+    })
+}
+
+impl Arguments {
+    fn options(&self, sensitivity: bool) -> Options {
+        Options {
+            observer: (self.calibration != AUTO).then(|| self.calibration.clone()),
+            weights: WeightScheme {
+                symmetric: self.weights == Symmetry::Symmetric,
+                per_channel: !self.per_tensor,
+                bits: self.weight_bits,
+            },
+            weight_budget: self.weight_budget,
+            activations: match self.activations {
+                Activations::U8 => Levels::U8,
+                Activations::I8 => Levels::I8,
+            },
+            equalise: self.equalize,
+            correct_bias: !self.no_bias_correction,
+            rounding: (self.rounding == Rounding::Adaround).then(|| AdaRound {
+                iterations: self.iterations,
+                seed: self.seed,
+                ..AdaRound::default()
+            }),
+            keep_float: self.keep_float.clone(),
+            sensitivity,
+        }
+    }
+}
+
+/// The choice of the observer left to planish.
+const AUTO: &str = "auto";
+
+/// How many pictures a run takes: what the model says, or [`BATCH`].
+fn batch_size(graph: &Graph) -> usize {
+    let dims = graph.inputs.first().and_then(|&i| graph.value(i).shape.as_ref());
+    match dims.and_then(|d| d.first()) {
+        Some(Dim::Fixed(n)) => (*n).max(1),
+        _ => BATCH,
+    }
+}
+
+/// The name of an observer, or "auto".
+fn observer_name(text: &str) -> std::result::Result<String, String> {
+    match text {
+        AUTO => Ok(text.to_string()),
+        _ => observer(text).map(|o| o.name().to_string()).map_err(|e| e.message().to_string()),
+    }
+}
+
+/// Steps of adaptive rounding: one or more, and no more than make sense.
+fn iterations(text: &str) -> std::result::Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(steps) if (1..=1_000_000).contains(&steps) => Ok(steps),
+        _ => Err(format!("\"{text}\" is no number of steps from 1 to 1000000")),
+    }
+}
+
+/// Points of accuracy: none or more, and no more than there are.
+fn points(text: &str) -> std::result::Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(points) if (0.0..=100.0).contains(&points) => Ok(points),
+        _ => Err(format!("\"{text}\" is no number of points from 0 to 100")),
+    }
+}
