@@ -37,9 +37,6 @@ struct Words {
 /// The pixels of a word.
 const WORD: usize = 4;
 
-/// The most words of a tile.
-const MOST_WORDS: usize = 2;
-
 impl Words {
     /// The cut for a window of so many taps, where there is one.
     fn of(taps: usize, stride: usize) -> Option<Words> {
@@ -242,104 +239,179 @@ impl SimdOp for Lines<'_> {
 impl Lines<'_> {
     #[inline(always)]
     fn each<S: Simd, const WORDS: usize, const OUTPUTS: usize>(&self, s: S) {
-        let Self { problem, prepared, out_size, input, .. } = self;
+        let Self { problem, prepared, out_size, input, output, .. } = self;
         let [_, height, width] = [0, 1, 2].map(|axis| Axis::of(problem, axis));
-        let zeros = prepared.zeros.as_ptr();
+        // Outputs from `inside.start` on, in steps of a tile, see nothing but pixels of the image.
+        let first = width.pad.div_ceil(width.stride).min(out_size[2]);
+        let room = (width.size + width.pad).checked_sub(first * width.stride + WORDS * WORD);
+        let most = room.map_or(0, |room| room / (OUTPUTS * width.stride) + 1);
+        let tiles = most.min((out_size[2] - first) / OUTPUTS);
         for line in self.lines.clone() {
             let first_row = line * out_size[2];
             let pixel = Pixel::of_row(first_row, *out_size);
-            for x in (0..out_size[2]).step_by(OUTPUTS) {
-                let mut tile = Tile {
-                    prepared,
-                    pixels: [[zeros; MOST_WORDS * WORD]; MOST_LINES],
-                    lines: height.kernel,
-                    epilogue: &self.epilogue,
-                    output: self.output,
-                    rows: std::array::from_fn(|i| first_row + x + i),
-                };
-                for (tap, pixels) in tile.pixels.iter_mut().enumerate().take(height.kernel) {
-                    let Some(y) = height.input(pixel.y, tap) else { continue };
-                    let from = (pixel.image * problem.in_size[0] + pixel.z) * height.size + y;
-                    for (i, address) in pixels.iter_mut().enumerate().take(WORDS * WORD) {
-                        let at = (x * width.stride + i).wrapping_sub(width.pad);
-                        if at < width.size {
-                            *address =
-                                input.ptr().wrapping_add((from * width.size + at) * input.row_stride());
+            let mut lines = [(prepared.zeros.as_ptr(), 0); MOST_LINES];
+            for (tap, place) in lines.iter_mut().enumerate().take(height.kernel) {
+                if let Some(y) = height.input(pixel.y, tap) {
+                    let from = ((pixel.image * problem.in_size[0] + pixel.z) * height.size + y) * width.size;
+                    *place = (input.ptr().wrapping_add(from * input.row_stride()), input.row_stride());
+                }
+            }
+            let lines = &lines[..height.kernel];
+            let line = Line { prepared, epilogue: &self.epilogue, output, width, lines, first_row };
+            for x in (0..first).chain(first + tiles * OUTPUTS..out_size[2]) {
+                s.call(EdgeOp::<WORDS, OUTPUTS> { line: &line, x });
+            }
+            s.call(InsideOp::<WORDS, OUTPUTS> { line: &line, x: first, tiles });
+        }
+    }
+}
+
+/// A line of outputs.
+struct Line<'a> {
+    prepared: &'a Prepared,
+    epilogue: &'a Epilogue<'a, u8>,
+    output: &'a RowsMut<'a, u8>,
+    width: Axis,
+    /// Where the line of the input lies that each line of the kernel sees, and the bytes from pixel to pixel; where it is
+    /// padding, a pixel of zero points and no bytes.
+    lines: &'a [(*const u8, usize)],
+    /// The output row of the first.
+    first_row: usize,
+}
+
+/// The rows of a tile, counted from its first.
+static ROWS: [usize; 4] = [0, 1, 2, 3];
+
+impl Line<'_> {
+    /// Where a vector of channels of the outputs from `x` on goes.
+    #[inline(always)]
+    fn destination(&self, channel: usize, valid: usize, x: usize) -> Destination<u8> {
+        Destination::new(self.output, self.epilogue, channel, valid, ROWS.as_ptr())
+            .from_row(self.first_row + x)
+    }
+
+    /// Where a channel of four pixels of the windows from output `x` on lies, of the line of the input that this line of
+    /// the kernel sees; `INSIDE` where they are known to be in the image.
+    ///
+    /// No closure: what a compiler chooses not to inline would be compiled without the instructions of its caller.
+    #[inline(always)]
+    fn pixels<const INSIDE: bool>(
+        &self,
+        line: usize,
+        x: usize,
+        first: usize,
+        channel: usize,
+    ) -> [*const u8; WORD] {
+        let (start, step) = self.lines[line];
+        let at = (x * self.width.stride + first).wrapping_sub(self.width.pad);
+        let pixel = start.wrapping_add(at.wrapping_mul(step));
+        let mut pixels =
+            [pixel, pixel.wrapping_add(step), pixel.wrapping_add(2 * step), pixel.wrapping_add(3 * step)];
+        for (i, pixel) in pixels.iter_mut().enumerate() {
+            if !INSIDE && at.wrapping_add(i) >= self.width.size {
+                *pixel = self.prepared.zeros.as_ptr();
+            }
+            *pixel = pixel.wrapping_add(channel);
+        }
+        pixels
+    }
+
+    /// The numbers of a vector of channels of `COUNT` outputs from `x` on, all of whose pixels are in the image where
+    /// `INSIDE`.
+    ///
+    /// # Safety
+    /// `valid` channels exist from `channel` on.
+    #[inline(always)]
+    unsafe fn sums<S, const WORDS: usize, const OUTPUTS: usize, const COUNT: usize, const INSIDE: bool>(
+        &self,
+        s: S,
+        channel: usize,
+        valid: usize,
+        x: usize,
+    ) -> [[S::F32; 1]; COUNT]
+    where
+        S: Simd,
+    {
+        let Prepared { weights, bias, scales, .. } = self.prepared;
+        let padded = bias.as_slice().len();
+        // SAFETY: biases, scales and weights are padded to whole vectors; pixels are promised by the caller.
+        unsafe {
+            let mut sums = [[s.load(bias.as_slice().as_ptr().add(channel))]; COUNT];
+            for plane in weights {
+                let plane = plane.as_slice().as_ptr().wrapping_add(channel);
+                for line in 0..self.lines.len() {
+                    for word in 0..WORDS {
+                        let pixels = self.pixels::<INSIDE>(line, x, word * WORD, channel);
+                        let pixels = if valid == S::LANES {
+                            s.load_fours(pixels)
+                        } else {
+                            s.load_fours_partial(pixels, valid)
+                        };
+                        for (output, sum) in sums.iter_mut().enumerate() {
+                            let row = (line * OUTPUTS + output) * WORDS + word;
+                            sum[0] = s.dot_u8(pixels, s.load(plane.wrapping_add(row * padded)), sum[0]);
                         }
                     }
                 }
-                // A last tile has fewer outputs than its windows could be.
-                let count = OUTPUTS.min(out_size[2] - x);
-                if count == OUTPUTS {
-                    s.call(TileOp::<WORDS, OUTPUTS, OUTPUTS>(&tile));
-                } else {
-                    match count {
-                        1 => s.call(TileOp::<WORDS, OUTPUTS, 1>(&tile)),
-                        2 => s.call(TileOp::<WORDS, OUTPUTS, 2>(&tile)),
-                        _ => s.call(TileOp::<WORDS, OUTPUTS, 3>(&tile)),
-                    }
-                }
+            }
+            let scale = s.load(scales.as_slice().as_ptr().add(channel));
+            for sum in &mut sums {
+                sum[0] = s.mul(s.from_i32(sum[0]), scale);
+            }
+            sums
+        }
+    }
+}
+
+/// An output whose tile would reach beyond the image.
+struct EdgeOp<'a, const WORDS: usize, const OUTPUTS: usize> {
+    line: &'a Line<'a>,
+    x: usize,
+}
+
+impl<const WORDS: usize, const OUTPUTS: usize> SimdOp for EdgeOp<'_, WORDS, OUTPUTS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let Self { line, x } = self;
+        let channels = line.output.channels();
+        for channel in (0..channels).step_by(S::LANES) {
+            let valid = (channels - channel).min(S::LANES);
+            // SAFETY: pixels have all channels; the row of the output is the line's own.
+            unsafe {
+                let sums = line.sums::<S, WORDS, OUTPUTS, 1, false>(s, channel, valid, x);
+                line.destination(channel, valid, x).store(s, &sums);
             }
         }
     }
 }
 
-/// Neighbouring outputs of a line, all channels.
-struct Tile<'a> {
-    prepared: &'a Prepared,
-    /// For each line of the kernel, the pixels that the tile sees.
-    pixels: [[*const u8; MOST_WORDS * WORD]; MOST_LINES],
-    lines: usize,
-    epilogue: &'a Epilogue<'a, u8>,
-    output: &'a RowsMut<'a, u8>,
-    /// The output rows.
-    rows: [usize; 4],
+/// Tiles of outputs from `x` on that see pixels of the image only.
+struct InsideOp<'a, const WORDS: usize, const OUTPUTS: usize> {
+    line: &'a Line<'a>,
+    x: usize,
+    tiles: usize,
 }
 
-/// `COUNT` outputs of a tile that weights are packed for `OUTPUTS` of.
-struct TileOp<'a, const WORDS: usize, const OUTPUTS: usize, const COUNT: usize>(&'a Tile<'a>);
-
-impl<const WORDS: usize, const OUTPUTS: usize, const COUNT: usize> SimdOp
-    for TileOp<'_, WORDS, OUTPUTS, COUNT>
-{
+impl<const WORDS: usize, const OUTPUTS: usize> SimdOp for InsideOp<'_, WORDS, OUTPUTS> {
     type Output = ();
 
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
-        let tile = self.0;
-        let channels = tile.output.channels();
-        let padded = tile.prepared.bias.as_slice().len();
+        let Self { line, x, tiles } = self;
+        let channels = line.output.channels();
         for channel in (0..channels).step_by(S::LANES) {
             let valid = (channels - channel).min(S::LANES);
-            // SAFETY: biases, scales and weights are padded to whole vectors; pixels have all channels; the rows are the
-            // tile's own.
-            unsafe {
-                let mut sums = [[s.load(tile.prepared.bias.as_slice()[channel..].as_ptr())]; COUNT];
-                for plane in &tile.prepared.weights {
-                    let plane = plane.as_slice().as_ptr().wrapping_add(channel);
-                    for line in 0..tile.lines {
-                        for word in 0..WORDS {
-                            let pixels: [*const u8; WORD] = std::array::from_fn(|i| {
-                                tile.pixels[line][word * WORD + i].wrapping_add(channel)
-                            });
-                            let word_of = if valid == S::LANES {
-                                s.load_fours(pixels)
-                            } else {
-                                s.load_fours_partial(pixels, valid)
-                            };
-                            for (output, sum) in sums.iter_mut().enumerate() {
-                                let row = (line * OUTPUTS + output) * WORDS + word;
-                                sum[0] = s.dot_u8(word_of, s.load(plane.wrapping_add(row * padded)), sum[0]);
-                            }
-                        }
-                    }
+            let mut destination = line.destination(channel, valid, x);
+            for tile in 0..tiles {
+                let x = x + tile * OUTPUTS;
+                // SAFETY: pixels have all channels; the rows of the output are the line's own.
+                unsafe {
+                    let sums = line.sums::<S, WORDS, OUTPUTS, OUTPUTS, true>(s, channel, valid, x);
+                    destination.store(s, &sums);
                 }
-                let scale = s.load(tile.prepared.scales.as_slice()[channel..].as_ptr());
-                for sum in &mut sums {
-                    sum[0] = s.mul(s.from_i32(sum[0]), scale);
-                }
-                Destination::new(tile.output, tile.epilogue, channel, valid, tile.rows.as_ptr())
-                    .store(s, &sums);
+                destination = destination.from_row(OUTPUTS);
             }
         }
     }

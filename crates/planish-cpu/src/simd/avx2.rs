@@ -161,7 +161,9 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     unsafe fn load_fours(self, p: [*const u8; 4]) -> __m256 {
         // SAFETY: the caller promises 8 readable bytes at each address; the token proves the instructions.
         unsafe {
-            let [a, b, c, d] = p.map(|p| _mm_loadl_epi64(p.cast()));
+            let [a, b, c, d] = p;
+            let (a, b) = (_mm_loadl_epi64(a.cast()), _mm_loadl_epi64(b.cast()));
+            let (c, d) = (_mm_loadl_epi64(c.cast()), _mm_loadl_epi64(d.cast()));
             let (first, second) = (_mm_unpacklo_epi8(a, b), _mm_unpacklo_epi8(c, d));
             let (low, high) = (_mm_unpacklo_epi16(first, second), _mm_unpackhi_epi16(first, second));
             _mm256_castsi256_ps(_mm256_set_m128i(high, low))
