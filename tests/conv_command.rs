@@ -64,7 +64,7 @@ fn one_convolution_is_measured_by_every_algorithm() {
     let report = folder.json(&[&arguments[..], &more].concat(), &[&CONFIGURATION[..], &TRIAL].concat());
     let problem = serde_json::json!({
         "n": 2, "c": 6, "hw": [9, 7], "k": 4, "kernel": [3, 5], "stride": [2, 2], "pad": [1, 2], "dilation": [1, 1],
-        "groups": 2, "out_hw": [5, 4], "macs": 2 * 5 * 4 * 4 * 3 * 15,
+        "groups": 2, "element": "f32", "out_hw": [5, 4], "macs": 2 * 5 * 4 * 4 * 3 * 15,
     });
     assert_eq!(report["problem"], problem);
     assert_eq!(report["samples"], 2 * 5 * 4 * 4);

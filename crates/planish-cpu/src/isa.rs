@@ -26,7 +26,7 @@ pub enum Isa {
     Amx,
 }
 
-/// The name that asks for [`Isa::Amx`] where the machine has no tile unit, see [`amx::emulate`].
+/// The name that asks for [`Isa::Amx`] where the machine has no tile unit, see [`amx::emulate()`].
 pub const AMX_EMULATED: &str = "amx-emulated";
 
 /// Why [`Isa::from_env`] could not follow the environment variable.
@@ -139,7 +139,7 @@ impl Isa {
         }
     }
 
-    /// Whether the instructions are there, and not only computed one by one by [`amx::emulate`].
+    /// Whether the instructions are there, and not only computed one by one by [`amx::emulate()`].
     fn is_real(self) -> bool {
         self.is_available() && (self != Isa::Amx || amx::is_real())
     }

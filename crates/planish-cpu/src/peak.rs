@@ -7,9 +7,12 @@ use std::hint::black_box;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
+use crate::amx::{TILE_ROWS, TILE_WORDS};
 #[cfg(target_arch = "x86_64")]
-use crate::amx::instructions::{Shapes, Tiles};
-use crate::amx::{TILE_ROWS, TILE_WORDS, TileProduct};
+use crate::amx::{
+    TileProduct,
+    instructions::{Shapes, Tiles},
+};
 use crate::element::Factor;
 use crate::isa::Isa;
 use crate::simd::{Simd, SimdOp};

@@ -3,10 +3,10 @@
 //!
 //! A core has eight tiles of up to 16 rows of 64 bytes. One instruction multiplies a tile of rows with a tile of columns
 //! and adds the result to a third: 16 × 16 sums of 32 products of `bf16`, or of 64 products of bytes. That is eight times
-//! what the vectors of the same core do in the same time. Rust has no stable intrinsics for it, so [`instructions`] are
-//! inline assembly. The operating system must allow a process to use the unit, see [`detect`].
+//! what the vectors of the same core do in the same time. Rust has no stable intrinsics for it, so `instructions.rs` is
+//! inline assembly. The operating system must allow a process to use the unit, see `detect.rs`.
 //!
-//! Few machines have it. So that the machine code itself is tested on all others, [`emulate`] lets the processor refuse
+//! Few machines have it. So that the machine code itself is tested on all others, [`emulate()`] lets the processor refuse
 //! the instructions one by one, and computes each in the handler of the signal: the encodings, the addresses and the
 //! order of the arithmetic are those of the real unit, some microseconds each. It is never chosen by itself.
 
@@ -39,7 +39,7 @@ pub enum TileProduct {
     U8I8,
 }
 
-/// Whether instructions of the tile unit run here: on the machine's, or [emulated](emulate).
+/// Whether instructions of the tile unit run here: on the machine's, or [emulated](emulate()).
 pub fn is_available() -> bool {
     is_real() || is_emulated()
 }
@@ -52,7 +52,7 @@ pub fn is_real() -> bool {
     false
 }
 
-/// Whether [`emulate`] was called in this process and had something to do.
+/// Whether [`emulate()`] was called in this process and had something to do.
 pub fn is_emulated() -> bool {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     return emulate::is_installed();
