@@ -294,19 +294,6 @@ impl<T: Element> Destination<T> {
         }
     }
 
-    /// The same for output rows that are so many further on.
-    pub(crate) fn from_row(self, row: usize) -> Self {
-        Self {
-            out: self.out.wrapping_add(row * self.out_stride),
-            residual: if self.residual.is_null() {
-                self.residual
-            } else {
-                self.residual.wrapping_add(row * self.residual_stride)
-            },
-            ..self
-        }
-    }
-
     /// The same with what the output already holds as the residual.
     pub(crate) fn accumulating(self) -> Self {
         Self { residual: self.out, residual_stride: self.out_stride, ..self }

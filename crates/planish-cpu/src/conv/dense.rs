@@ -134,14 +134,14 @@ fn pack<T: Factor>(problem: &ConvProblem, isa: Isa, piece: usize, weights: Weigh
 }
 
 /// What is done to sums of products of levels.
-pub(super) struct IntegerSums {
+struct IntegerSums {
     /// The bits of integers: the bias, less what the zero point of the input adds to every sum.
-    pub bias: Vec<f32>,
-    pub scales: SumScales,
+    bias: Vec<f32>,
+    scales: SumScales,
 }
 
 impl IntegerSums {
-    pub(super) fn of(problem: &ConvProblem, values: &[f32], levels: SumLevels<'_>) -> Self {
+    fn of(problem: &ConvProblem, values: &[f32], levels: SumLevels<'_>) -> Self {
         let sums = problem.channel_sums(values);
         let each = problem.group_in() * problem.taps();
         let offsets: Vec<i32> = values.chunks_exact(each).map(offset).collect();
