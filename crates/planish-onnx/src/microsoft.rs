@@ -184,7 +184,10 @@ mod tests {
         assert_eq!(run(spelled("QLinearMul"), &both).unwrap().as_slice::<u8>().unwrap(), [100, 80]);
         let bent = run(|i| with_float(spelled("QLinearLeakyRelu")(i), "alpha", 0.5), &[&b[..], &to].concat());
         assert_eq!(bent.unwrap().as_slice::<u8>().unwrap(), [108, 98]);
-        assert_eq!(run(spelled("QuantizeLinear"), &[b[1].clone(), to[0].clone(), to[1].clone()]).unwrap(), Tensor::scalar(102u8));
+        assert_eq!(
+            run(spelled("QuantizeLinear"), &[b[1].clone(), to[0].clone(), to[1].clone()]).unwrap(),
+            Tensor::scalar(102u8)
+        );
     }
 
     #[test]
