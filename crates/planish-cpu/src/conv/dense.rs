@@ -138,14 +138,14 @@ pub(super) fn pack<T: Factor>(
 }
 
 /// What is done to sums of products of levels.
-struct IntegerSums {
+pub(super) struct IntegerSums {
     /// The bits of integers: the bias, less what the zero point of the input adds to every sum.
-    bias: Vec<f32>,
-    scales: SumScales,
+    pub bias: Vec<f32>,
+    pub scales: SumScales,
 }
 
 impl IntegerSums {
-    fn of(problem: &ConvProblem, values: &[f32], levels: SumLevels<'_>) -> Self {
+    pub(super) fn of(problem: &ConvProblem, values: &[f32], levels: SumLevels<'_>) -> Self {
         let sums = problem.channel_sums(values);
         let each = problem.group_in() * problem.taps();
         let offsets: Vec<i32> = values.chunks_exact(each).map(offset).collect();

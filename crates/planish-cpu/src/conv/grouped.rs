@@ -266,27 +266,37 @@ impl<T: Element, const PIXELS: usize> TileOp<'_, T, PIXELS> {
             _ => unsafe { s.load(bias) },
         };
         let mut sums = [[start]; PIXELS];
-        window.for_each_tap(key.kernel, |tap, input| {
-            let mut pixels = [s.zero(); PIXELS];
-            for (i, pixel) in pixels.iter_mut().enumerate() {
-                let p = input.wrapping_add(first_input + i * window.pixel_step);
-                // SAFETY: a window's taps are pixels inside the input, of which the channels from `first_input`
-                // on exist.
-                *pixel = unsafe {
-                    if FULL { T::load(s, p) } else { T::load_partial(s, p, key.in_channels - first_input) }
-                };
-            }
-            for c in 0..group_in {
-                // SAFETY: weights and choices hold a vector for each channel of the group, choices below LANES.
-                let (weight, choice) = unsafe {
-                    let weight = s.load(weights.add((tap * group_in + c) * S::LANES));
-                    (weight, s.load_index(choices.add(c * S::LANES)))
-                };
-                for (sum, &pixel) in sums.iter_mut().zip(&pixels) {
-                    sum[0] = s.mul_add(s.swizzle(pixel, choice), weight, sum[0]);
+        for z in 0..window.taps[0] {
+            for y in 0..window.taps[1] {
+                let (first, mut input) = window.tap_line(key.kernel, z, y);
+                for tap in first..first + window.taps[2] {
+                    let mut pixels = [s.zero(); PIXELS];
+                    for (i, pixel) in pixels.iter_mut().enumerate() {
+                        let p = input.wrapping_add(first_input + i * window.pixel_step);
+                        // SAFETY: a window's taps are pixels inside the input, of which the channels from `first_input`
+                        // on exist.
+                        *pixel = unsafe {
+                            if FULL {
+                                T::load(s, p)
+                            } else {
+                                T::load_partial(s, p, key.in_channels - first_input)
+                            }
+                        };
+                    }
+                    for c in 0..group_in {
+                        // SAFETY: weights and choices hold a vector for each channel of the group, choices below LANES.
+                        let (weight, choice) = unsafe {
+                            let weight = s.load(weights.add((tap * group_in + c) * S::LANES));
+                            (weight, s.load_index(choices.add(c * S::LANES)))
+                        };
+                        for (sum, &pixel) in sums.iter_mut().zip(&pixels) {
+                            sum[0] = s.mul_add(s.swizzle(pixel, choice), weight, sum[0]);
+                        }
+                    }
+                    input = input.wrapping_add(window.tap_steps[2]);
                 }
             }
-        });
+        }
         if let Some(levels) = &prepared.levels
             && T::INTEGER
         {

@@ -13,6 +13,7 @@ mod call;
 mod chain;
 mod dense;
 mod depthwise;
+mod depthwise_bytes;
 mod direct;
 mod exact_sums;
 mod fft;
@@ -65,13 +66,15 @@ pub struct WeightsKey {
     pub kernel: [usize; 3],
     /// What the activations are kept as.
     pub element: ElementType,
+    /// The stride along the width, where it decides how weights lie.
+    pub stride: Option<usize>,
 }
 
 impl WeightsKey {
     fn new(algorithm: &'static str, problem: &ConvProblem, isa: Isa) -> Self {
         let ConvProblem { in_channels, out_channels, groups, kernel, element, .. } = *problem;
         let isa = isa.serving(element);
-        Self { algorithm, isa, in_channels, out_channels, groups, kernel, element }
+        Self { algorithm, isa, in_channels, out_channels, groups, kernel, element, stride: None }
     }
 }
 
@@ -191,6 +194,7 @@ pub fn algorithms() -> &'static [&'static dyn ConvAlgorithm] {
         &indirect::Indirect,
         &im2col::Im2col,
         &depthwise::Depthwise,
+        &depthwise_bytes::DepthwiseBytes,
         &grouped::Grouped,
         &strassen::Strassen,
         &winograd::TWO,

@@ -48,11 +48,20 @@ impl<T> Window<T> {
     pub(super) fn for_each_tap_line(&self, kernel: [usize; 3], mut body: impl FnMut(usize, *const T)) {
         for z in 0..self.taps[0] {
             for y in 0..self.taps[1] {
-                let line = (self.first_tap[0] + z) * kernel[1] + self.first_tap[1] + y;
-                let input = self.input.wrapping_add(z * self.tap_steps[0] + y * self.tap_steps[1]);
-                body(line * kernel[2] + self.first_tap[2], input);
+                let (tap, input) = self.tap_line(kernel, z, y);
+                body(tap, input);
             }
         }
+    }
+
+    /// The first tap of a line of taps along the width, of those that are seen: its number in the kernel, and where the
+    /// first pixel reads it. For bodies too long for a compiler to inline them into a loop of another function, where
+    /// they would be compiled without the instructions they are for.
+    #[inline(always)]
+    pub(super) fn tap_line(&self, kernel: [usize; 3], z: usize, y: usize) -> (usize, *const T) {
+        let line = (self.first_tap[0] + z) * kernel[1] + self.first_tap[1] + y;
+        let input = self.input.wrapping_add(z * self.tap_steps[0] + y * self.tap_steps[1]);
+        (line * kernel[2] + self.first_tap[2], input)
     }
 }
 

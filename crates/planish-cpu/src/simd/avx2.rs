@@ -157,6 +157,28 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
     }
 
+    #[inline(always)]
+    unsafe fn load_fours(self, p: [*const u8; 4]) -> __m256 {
+        // SAFETY: the caller promises 8 readable bytes at each address; the token proves the instructions.
+        unsafe {
+            let [a, b, c, d] = p.map(|p| _mm_loadl_epi64(p.cast()));
+            let (first, second) = (_mm_unpacklo_epi8(a, b), _mm_unpacklo_epi8(c, d));
+            let (low, high) = (_mm_unpacklo_epi16(first, second), _mm_unpackhi_epi16(first, second));
+            _mm256_castsi256_ps(_mm256_set_m128i(high, low))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_fours_partial(self, p: [*const u8; 4], n: usize) -> __m256 {
+        let mut bytes = [[0u8; 8]; 4];
+        for (bytes, p) in bytes.iter_mut().zip(p) {
+            // SAFETY: the caller promises min(n, 8) readable bytes, and the array holds as many.
+            unsafe { std::ptr::copy_nonoverlapping(p, bytes.as_mut_ptr(), n.min(8)) };
+        }
+        // SAFETY: the arrays hold 8 bytes.
+        unsafe { self.load_fours([0, 1, 2, 3].map(|i: usize| bytes[i].as_ptr())) }
+    }
+
     /// Without the instruction, pairs of 16 bits: the even bytes and the odd ones, so that nothing saturates.
     #[inline(always)]
     fn dot_u8(self, a: __m256, b: __m256, sum: __m256) -> __m256 {

@@ -43,6 +43,20 @@ fn narrow(v: __m512) -> __m256i {
     }
 }
 
+/// Words of a byte of each: four bytes of each are brought into one quarter of the register, and transposed there.
+#[inline(always)]
+fn fours([a, b, c, d]: [__m128i; 4]) -> __m512 {
+    // SAFETY: as above.
+    unsafe {
+        let first = _mm512_castsi256_si512(_mm256_set_m128i(b, a));
+        let second = _mm512_castsi256_si512(_mm256_set_m128i(d, c));
+        let quarters = _mm512_setr_epi32(0, 4, 16, 20, 1, 5, 17, 21, 2, 6, 18, 22, 3, 7, 19, 23);
+        let together = _mm512_permutex2var_epi32(first, quarters, second);
+        let transposed = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        _mm512_castsi512_ps(_mm512_shuffle_epi8(together, _mm512_broadcast_i32x4(transposed)))
+    }
+}
+
 /// The nearest `u8`.
 #[inline(always)]
 fn to_bytes(v: __m512) -> __m128i {
@@ -228,6 +242,18 @@ impl<const BF16: bool, const VNNI: bool> Simd for Avx512<BF16, VNNI> {
             let bytes = _mm512_cvtepi32_epi8(_mm512_castps_si512(bits));
             _mm_mask_storeu_epi8(p.cast(), mask_of(n), bytes);
         }
+    }
+
+    #[inline(always)]
+    unsafe fn load_fours(self, p: [*const u8; 4]) -> __m512 {
+        // SAFETY: the caller promises 16 readable bytes at each address; the token proves the instructions.
+        unsafe { fours(p.map(|p| _mm_loadu_si128(p.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_fours_partial(self, p: [*const u8; 4], n: usize) -> __m512 {
+        // SAFETY: masked bytes are not accessed, the others the caller promises; the token proves the instructions.
+        unsafe { fours(p.map(|p| _mm_maskz_loadu_epi8(mask_of(n), p.cast()))) }
     }
 
     #[inline(always)]

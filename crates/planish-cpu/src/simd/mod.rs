@@ -144,6 +144,18 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `min(n, LANES)` bytes must be writable at `p`; nothing behind them is touched.
     unsafe fn store_low_bytes_partial(self, p: *mut u8, n: usize, bits: Self::F32);
 
+    /// Words of a byte from each of four places, the first in the lowest bits, for `LANES` consecutive bytes.
+    ///
+    /// # Safety
+    /// `LANES` bytes must be readable at each address.
+    unsafe fn load_fours(self, p: [*const u8; 4]) -> Self::F32;
+
+    /// [`Simd::load_fours`] of the first `n` bytes (`LANES` where `n >= LANES`); the other words become zero.
+    ///
+    /// # Safety
+    /// `min(n, LANES)` bytes must be readable at each address; nothing behind them is touched.
+    unsafe fn load_fours_partial(self, p: [*const u8; 4], n: usize) -> Self::F32;
+
     /// `sum + a0 b0 + a1 b1 + a2 b2 + a3 b3`, where the 32 bits of each lane of `a` are four `u8`, of `b` four `i8`, the
     /// first in the lowest bits, and of `sum` and the result an `i32`, which wraps around.
     fn dot_u8(self, a: Self::F32, b: Self::F32, sum: Self::F32) -> Self::F32;

@@ -151,6 +151,24 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn load_fours(self, p: [*const u8; 4]) -> F32x8 {
+        // SAFETY: the caller promises LANES readable bytes at each.
+        let bytes = p.map(|p| unsafe { p.cast::<[u8; LANES]>().read() });
+        F32x8(std::array::from_fn(|i| f32::from_bits(u32::from_le_bytes(bytes.map(|bytes| bytes[i])))))
+    }
+
+    #[inline(always)]
+    unsafe fn load_fours_partial(self, p: [*const u8; 4], n: usize) -> F32x8 {
+        let mut bytes = [[0u8; LANES]; 4];
+        for (bytes, p) in bytes.iter_mut().zip(p) {
+            // SAFETY: the caller promises min(n, LANES) readable bytes, and the array holds as many.
+            unsafe { std::ptr::copy_nonoverlapping(p, bytes.as_mut_ptr(), n.min(LANES)) };
+        }
+        // SAFETY: the arrays hold LANES bytes.
+        unsafe { self.load_fours([0, 1, 2, 3].map(|i: usize| bytes[i].as_ptr())) }
+    }
+
+    #[inline(always)]
     fn dot_u8(self, a: F32x8, b: F32x8, sum: F32x8) -> F32x8 {
         F32x8(std::array::from_fn(|i| {
             let (a, b) = (a.0[i].to_bits().to_le_bytes(), b.0[i].to_bits().to_le_bytes());
