@@ -40,7 +40,7 @@ const LEVELS: &[ElementType] = &[ElementType::U8];
 /// The kernels that are no convolutions: each a function of the module of its family.
 const OTHERS: [(&str, &str, &[ElementType]); 25] = [
     ("transposed", "transposed convolution", LONG),
-    ("packed panels", "matrix product", BOTH),
+    ("packed panels", "matrix product", ALL),
     ("unary", "elementwise", BOTH),
     ("binary", "elementwise", BOTH),
     ("quantise and dequantise", "elementwise", LEVELS),

@@ -103,7 +103,12 @@ pub(super) fn prepare<L: Lowering>(
     })))
 }
 
-fn pack<T: Factor>(problem: &ConvProblem, isa: Isa, piece: usize, weights: Weights<'_>) -> DenseWeights<T> {
+pub(super) fn pack<T: Factor>(
+    problem: &ConvProblem,
+    isa: Isa,
+    piece: usize,
+    weights: Weights<'_>,
+) -> DenseWeights<T> {
     let (channels, columns, taps) = (problem.group_in(), problem.group_out(), problem.taps());
     let padded = piece.next_multiple_of(T::PER_WORD);
     let integers = weights.levels.map(|levels| IntegerSums::of(problem, weights.values, levels));

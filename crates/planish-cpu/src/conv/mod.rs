@@ -20,6 +20,7 @@ mod geometry;
 mod grouped;
 mod im2col;
 mod indirect;
+mod level_matrix;
 mod pointwise;
 mod problem;
 pub mod reference;
@@ -36,6 +37,7 @@ mod tests;
 
 pub use call::{AnyCall, ConvCall, ConvElement};
 pub use chain::{Chain, ChainStage};
+pub use level_matrix::LevelMatrix;
 pub use problem::ConvProblem;
 pub use transposed::{PreparedTransposed, TransposedProblem};
 pub use weights::{SumLevels, Weights};

@@ -7,6 +7,7 @@ use super::dead_code::DeadCode;
 use super::dequantise_constants::DequantiseConstants;
 use super::known_contents::KnownContents;
 use super::known_contents::input_facts;
+use super::quantised::absorb::AbsorbLast;
 use super::rewrite::fixed_dims;
 use super::{Pass, PassReport, passes, run_pass, run_passes};
 use planish_graph::infer::{check_shape, infer};
@@ -26,12 +27,17 @@ pub struct Specialised {
 /// `graph` for inputs of these shapes (one for each input, in order), with all passes run.
 pub fn specialise(graph: &Graph, input_shapes: &[Vec<usize>]) -> Result<Specialised> {
     let mut specialised = resolve(graph, input_shapes, passes())?;
+    specialised.reports.extend(run_pass(&AbsorbLast, &mut specialised.graph)?);
     // What no integer kernel took is computed in numbers: nothing is left to be said by the integers.
     if let Some(report) = run_pass(&DequantiseConstants, &mut specialised.graph)? {
         let done = resolve(&specialised.graph, input_shapes, passes())?;
         let reports = specialised.reports.into_iter().chain([report]).chain(done.reports).collect();
-        specialised = Specialised { reports, ..done };
+        return Ok(Specialised { reports, ..done });
     }
+    // The passes that ran one by one may have changed what is known.
+    let inputs =
+        input_facts(&specialised.graph).ok_or_else(|| Error::invalid("an input has no element type"))?;
+    specialised.facts = infer(&specialised.graph, &inputs)?;
     Ok(specialised)
 }
 

@@ -95,7 +95,7 @@ fn sums_key(sums: &IntegerSums) -> SumsKey {
 
 impl Request<'_> {
     /// The weights as kernels take them.
-    fn numbers(&self) -> Result<Weights<'_>> {
+    pub(crate) fn numbers(&self) -> Result<Weights<'_>> {
         if let Some(IntegerSums { values, input_zero, bias, scales }) = &self.sums {
             let levels = SumLevels { input_zero: *input_zero, bias: Some(bias), scales };
             return Ok(Weights { values, bias: None, levels: Some(levels) });

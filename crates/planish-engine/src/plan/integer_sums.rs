@@ -43,15 +43,14 @@ pub(crate) fn unit(quantised: &Quantised) -> f32 {
 
 /// What the levels of residual and output mean to the kernel.
 pub(crate) fn levels(quantised: &Quantised) -> Levels {
-    let unit = f64::from(unit(quantised));
+    let unit = unit(quantised);
     let single =
         |grid: Option<&planish_graph::ops::nn::quantized::fused::Grid>| grid.and_then(|g| g.single());
     let (residual, zero) = single(quantised.input(3)).unwrap_or((1.0, 0));
-    let steps = |scale: f32| (f64::from(scale) / unit) as f32;
     Levels {
         inner: single(quantised.inner.as_ref())
-            .map(|(scale, zero)| [-zero as f32, (255 - zero) as f32, steps(scale)]),
-        residual_step: steps(residual),
+            .map(|(scale, zero)| [-zero as f32, (255 - zero) as f32, scale / unit]),
+        residual_step: residual / unit,
         residual_zero: zero as f32,
         zero: single(quantised.output.as_ref()).map_or(0.0, |(_, zero)| zero as f32),
     }
@@ -79,7 +78,9 @@ impl IntegerSums {
             let at = |k: usize| if axis == 0 { c * each + k } else { k * channels + c };
             values.extend((0..each).map(|k| integers[at(k)] - zero));
         }
-        let products = |c: usize| f64::from(step) * f64::from(grid.scales[of(c)]);
+        // In `f32` and in this order, as QLinearConv is computed here and by other engines: the last bit of a scale decides
+        // about one in a hundred thousand roundings, and so about a level of most pictures.
+        let products = |c: usize| step * grid.scales[of(c)];
         let bias = bias_in_units(quantised, bias, channels, products)?;
         for (c, bias) in bias.iter().enumerate() {
             let weights: f64 = values[c * each..(c + 1) * each].iter().map(|w| f64::from(w.abs())).sum();
@@ -88,8 +89,8 @@ impl IntegerSums {
             }
         }
         let inner = quantised.inner.as_ref().and_then(|grid| grid.single());
-        let unit = f64::from(inner.map_or(unit(quantised), |(scale, _)| scale));
-        let scales = (0..channels).map(|c| (products(c) / unit) as f32).collect();
+        let unit = inner.map_or(unit(quantised), |(scale, _)| scale);
+        let scales = (0..channels).map(|c| products(c) / unit).collect();
         Some(IntegerSums { values, input_zero: u8::try_from(input_zero).ok()?, bias, scales })
     }
 }
@@ -115,27 +116,27 @@ fn bias_in_units(
     quantised: &Quantised,
     bias: Option<&Tensor>,
     channels: usize,
-    unit: impl Fn(usize) -> f64,
+    unit: impl Fn(usize) -> f32,
 ) -> Option<Vec<i32>> {
     let Some(bias) = bias else { return Some(vec![0; channels]) };
     let each = bias.shape().last().is_some_and(|&last| last == channels) && bias.len() == channels;
     if !each && bias.len() != 1 {
         return None;
     }
-    let integers = bias.to_f64s();
-    let number = |c: usize| {
-        let at = if each { c } else { 0 };
-        match quantised.input(2) {
-            None => integers[at],
-            Some(grid) => {
-                let of = if grid.scales.len() == 1 { 0 } else { at };
-                (integers[at] - f64::from(grid.zeros[of])) * f64::from(grid.scales[of])
-            }
-        }
-    };
+    let given = bias.to_f64s();
     (0..channels)
         .map(|c| {
-            let units = (number(c) / unit(c)).round_ties_even();
+            let at = if each { c } else { 0 };
+            let units = match quantised.input(2) {
+                None => f64::from(given[at] as f32 / unit(c)),
+                Some(grid) => {
+                    let of = if grid.scales.len() == 1 { 0 } else { at };
+                    let integer = given[at] - f64::from(grid.zeros[of]);
+                    // Mostly that unit itself, and the integers stay what they are.
+                    integer * (f64::from(grid.scales[of]) / f64::from(unit(c)))
+                }
+            };
+            let units = units.round_ties_even();
             (units.abs() <= f64::from(i32::MAX)).then_some(units as i32)
         })
         .collect()

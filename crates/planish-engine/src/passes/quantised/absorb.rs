@@ -40,6 +40,30 @@ impl Pass for AbsorbConversions {
     }
 }
 
+/// Puts matrix products together with the conversions before them where nothing is quantised behind: most often a
+/// network's last layer. Of a plan's own copy only, when no conversion can come near any more.
+pub struct AbsorbLast;
+
+impl Pass for AbsorbLast {
+    fn name(&self) -> &'static str {
+        "absorb-last"
+    }
+    fn run(&self, graph: &mut Graph) -> Result<usize> {
+        let mut rewriter = Rewriter::new(graph);
+        for id in rewriter.node_ids() {
+            let Some(node) = rewriter.node(id) else { continue };
+            if !node.op.is_op::<Gemm>() && !node.op.is_op::<MatMul>() {
+                continue;
+            }
+            let Some(inputs) = inputs(&rewriter, node) else { continue };
+            let (values, inputs) = inputs.into_iter().unzip();
+            let op = Quantised { op: node.op.clone(), inputs, output: None, inner: None };
+            rewriter.set(id, Arc::new(op), values);
+        }
+        rewriter.finish()
+    }
+}
+
 /// An input on levels: the value and its grid.
 type Input = (Option<ValueId>, Option<Grid>);
 
@@ -179,6 +203,15 @@ mod tests {
         let (x, w) = (start(&mut g, x), weights(&mut g, &[5, 4], 1));
         let y = g.add_node("product", MatMul, &[x, w]);
         finish(g, y, &ABSORBED);
+    }
+
+    #[test]
+    fn last_layers_give_numbers() {
+        let (mut g, x) = input(&[3, 5]);
+        let (x, w) = (start(&mut g, x), weights(&mut g, &[5, 4], 1));
+        let y = g.add_node("product", MatMul, &[x, w]);
+        g.outputs.push(y);
+        check_inferred(&AbsorbLast, g, &ABSORBED);
     }
 
     #[test]

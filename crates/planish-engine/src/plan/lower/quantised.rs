@@ -4,10 +4,10 @@ use super::conv::{activation, problem};
 use super::elementwise::BroadcastOperand;
 use super::follow::Behind;
 use super::pool::{self, parts};
-use super::{BufferView, Facts, Family, Layout, Lowering, Operand, Wish, resize, rows_of};
+use super::{Abilities, BufferView, Facts, Family, Layout, Lowering, Operand, Wish, resize, rows_of};
 use crate::plan::choose::Request;
 use crate::plan::integer_sums::{self, IntegerSums};
-use planish_cpu::conv::{ConvCall, ConvProblem};
+use planish_cpu::conv::{ConvCall, ConvProblem, LevelMatrix};
 use planish_cpu::element::ElementType;
 use planish_cpu::epilogue::Activation;
 use planish_cpu::integer::{self, LevelBinary, LevelTable, level_binary, look_up};
@@ -30,6 +30,8 @@ pub(super) struct Levels;
 enum Kernel {
     /// A convolution, or a matrix product as a pointwise one of rows.
     Product,
+    /// A matrix product whose result is numbers.
+    Numbers { depth: usize, columns: usize },
     /// A sum or product of two tensors.
     Binary(LevelBinary),
     /// A pooling of these images.
@@ -70,6 +72,13 @@ fn product(quantised: &Quantised, node: &Node, facts: &Facts<'_>) -> Option<Conv
 /// The kernel of a node; `None` where there is none.
 fn kernel(node: &Node, facts: &Facts<'_>) -> Option<Kernel> {
     let quantised = node.op.as_op::<Quantised>()?;
+    if quantised.output.is_none() {
+        facts.shape(node.output()?)?;
+        let ConvProblem { in_channels, out_channels, .. } =
+            product(quantised, node, facts).filter(|_| !convolves(&*quantised.op))?;
+        let absent_or_constant = node.input(2).is_none() || facts.constant(node, 2).is_some();
+        return absent_or_constant.then_some(Kernel::Numbers { depth: in_channels, columns: out_channels });
+    }
     let output = single(quantised.output.as_ref())?;
     let shape = facts.levels(node.output()?)?;
     if let Some(problem) = product(quantised, node, facts) {
@@ -110,6 +119,10 @@ fn kernel(node: &Node, facts: &Facts<'_>) -> Option<Kernel> {
         .map(|table| Kernel::Table(Box::new(table)))
 }
 
+fn convolves(op: &dyn Operator) -> bool {
+    op.is_op::<Conv>() || op.is_op::<ConvAdd>()
+}
+
 /// What becomes of each level, by the reference.
 fn table(quantised: &Quantised, node: &Node, facts: &Facts<'_>) -> Option<LevelTable> {
     let levels: Vec<u8> = (0..=255).collect();
@@ -136,15 +149,21 @@ pub(super) fn request<'a>(node: &'a Node, facts: &Facts<'a>) -> Option<Request<'
 
 impl Family for Levels {
     fn wish(&self, node: &Node, facts: &Facts<'_>) -> Option<Wish> {
-        let convolves = |op: &dyn Operator| op.is_op::<Conv>() || op.is_op::<ConvAdd>();
         Some(match kernel(node, facts)? {
             Kernel::Product if node.op.as_op::<Quantised>().is_some_and(|q| convolves(&*q.op)) => {
                 Wish::ChannelsLast
             }
-            Kernel::Product => Wish::Plain,
+            Kernel::Product | Kernel::Numbers { .. } => Wish::Plain,
             Kernel::Mean(..) | Kernel::Resize(_) => Wish::ChannelsLast,
             Kernel::Binary(_) | Kernel::Table(_) => Wish::Follow,
         })
+    }
+
+    fn follows(&self, node: &Node, facts: &Facts<'_>) -> Abilities {
+        match kernel(node, facts) {
+            Some(Kernel::Numbers { .. }) => Abilities::ALL,
+            _ => Abilities::default(),
+        }
     }
 
     fn lower(&self, l: &mut Lowering<'_>, node: &Node) -> Result<()> {
@@ -152,6 +171,7 @@ impl Family for Levels {
         let layout = l.layout(y);
         match kernel(node, &l.facts()).ok_or_else(lost)? {
             Kernel::Product => lower_product(l, node, x, y),
+            Kernel::Numbers { depth, columns } => lower_numbers(l, node, x, depth, columns),
             Kernel::Binary(function) => {
                 lower_binary(l, node, function, [x, node.input(1).ok_or_else(lost)?], y)
             }
@@ -233,6 +253,23 @@ fn behind(quantised: &Quantised, channels: usize) -> Behind {
     let ratio = (f64::from(unit) / f64::from(step)) as f32;
     let scale = (ratio != 1.0).then(|| vec![ratio; channels]);
     Behind { activation, scale, levels: integer_sums::levels(quantised), ..Behind::default() }
+}
+
+fn lower_numbers(l: &mut Lowering<'_>, node: &Node, x: ValueId, depth: usize, columns: usize) -> Result<()> {
+    let request = request(node, &l.facts()).ok_or_else(lost)?;
+    let matrix =
+        LevelMatrix::new(l.target.isa, depth, columns, request.numbers()?).map_err(Error::invalid)?;
+    let input = l.operand(x, Layout::Plain)?;
+    let (y, behind) = l.result(node)?;
+    let target = l.output(y)?;
+    let info = describe(l, node, "packed product", "the weights are constant; nothing is quantised behind");
+    let reads: Vec<&Operand> = [Some(&input), behind.residual.as_ref()].into_iter().flatten().collect();
+    let (from, epilogue) = (input.clone(), behind.clone());
+    l.push(info, &reads, &[&target], move |env| {
+        let (input, output) = (env.rows::<u8>(&from)?, env.rows_mut::<f32>(&target));
+        matrix.multiply(env.pool, input, epilogue.epilogue(env)?, output).map_err(Error::invalid)
+    });
+    Ok(())
 }
 
 fn lower_product(l: &mut Lowering<'_>, node: &Node, x: ValueId, y: ValueId) -> Result<()> {
