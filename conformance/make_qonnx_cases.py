@@ -4,8 +4,8 @@
     python conformance/make_qonnx_cases.py OUT
     cargo run --release -p planish-engine --example conformance -- OUT
 
-Each case is one node with drawn attributes, scales and zero points; elements lie on ties often. The results must be equal
-to the last bit (rtol and atol are 0). The form of the folders is that of make_cases.py.
+Each case is one node with drawn attributes, scales and zero points; elements lie on ties often. The results must be
+equal to the last bit (rtol and atol are 0). The form of the folders is that of make_cases.py.
 """
 
 import os
@@ -24,7 +24,8 @@ MODES = ["ROUND", "HALF_EVEN", "CEIL", "FLOOR", "UP", "DOWN", "HALF_UP", "HALF_D
 def drawn(random: np.random.Generator, operator: str) -> tuple[list[np.ndarray], dict, int]:
     """The inputs and attributes of a node, and the version of the domain."""
     shape = [int(random.integers(1, 3)), 4, 5]
-    scale = (2.0 ** random.integers(-4, 3, [1, 4, 1]) if random.random() < 0.5 else random.uniform(0.01, 2, [])).astype("f")
+    powers = random.random() < 0.5
+    scale = (2.0 ** random.integers(-4, 3, [1, 4, 1]) if powers else random.uniform(0.01, 2, [])).astype("f")
     x = (random.normal(size=shape) * 8 * scale).astype("f")
     # On the middle between two integers, which decides whether ties are told apart.
     x = np.where(random.random(shape) < 0.3, (np.round(x / scale) + np.float32(0.5)) * scale, x)

@@ -4,16 +4,16 @@
     python conformance/number_formats.py crates/planish-graph/tests/data/number_formats.txt
     python conformance/number_formats.py --check crates/planish-graph/tests/data/number_formats.txt
 
-The second form only compares, and fails where the installed packages say otherwise. The oracles are ml_dtypes and NumPy;
-where torch is installed and has the format, it must agree, or the script fails.
+The second form only compares, and fails where the installed packages say otherwise. The oracles are ml_dtypes and
+NumPy; where torch is installed and has the format, it must agree, or the script fails.
 
 Each line of the file is one format. `decode` is a digest of the numbers of all codes; `encode` of the codes of a fixed
 set of f32 inputs. Formats of at most 8 bits also list the numbers themselves. The inputs are made from the format's
-finite numbers, each once and in order (+0 for both zeros): every number, the middle between it and the next, and the f32
-neighbours of that middle on both sides; before these, ±inf, ±0, ±the smallest f32, ±the largest f32, and NaN where the
-format has one; behind them, beyond each end, the number that would come next, half of the way there, and that half's
-neighbours. Of E8M0 the inputs from 2^-126 on are taken: below, where f32 is subnormal, ml_dtypes does not round to the
-nearest.
+finite numbers, each once and in order (+0 for both zeros): every number, the middle between it and the next, and the
+f32 neighbours of that middle on both sides; before these, ±inf, ±0, ±the smallest f32, ±the largest f32, and NaN where
+the format has one; behind them, beyond each end, the number that would come next, half of the way there, and that
+half's neighbours. Of E8M0 the inputs from 2^-126 on are taken: below, where f32 is subnormal, ml_dtypes does not round
+to the nearest.
 
 The digest is FNV-1a of 64 bits over little-endian bytes: numbers as f32 with every NaN as 0x7fc00000, codes in 1 or 2
 bytes.
