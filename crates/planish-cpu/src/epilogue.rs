@@ -422,7 +422,7 @@ impl<T: Element> Destination<T> {
             let p = self.out.add(row * self.out_stride + column);
             if T::INTEGER {
                 // Ties are between whole levels, whether the zero point is even or odd.
-                let bits = s.add_i32(s.to_i32(value), s.splat_bits(self.levels.zero as i32 as u32));
+                let bits = s.add_i32(s.f32_to_i32(value), s.splat_bits(self.levels.zero as i32 as u32));
                 if FULL {
                     s.store_low_bytes(p.cast(), bits);
                 } else {

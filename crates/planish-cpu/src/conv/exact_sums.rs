@@ -84,7 +84,7 @@ impl ExactSums {
         // SAFETY: padded to whole vectors, of which `channel` starts one.
         let load = |numbers: &AlignedNumbers| unsafe { s.load(numbers.as_slice()[channel..].as_ptr()) };
         let sum = match &self.far_bias {
-            Some(bias) => s.from_i32(s.add_i32(s.to_i32(sum), load(bias))),
+            Some(bias) => s.i32_to_f32(s.add_i32(s.f32_to_i32(sum), load(bias))),
             None => sum,
         };
         s.mul(sum, load(&self.scales))

@@ -253,12 +253,12 @@ impl SimdOp for Integers<'_> {
             // SAFETY: both chunks hold a vector of words, and so does `lanes`.
             unsafe {
                 let (a, b) = (s.load(left.as_ptr().cast()), s.load(right.as_ptr().cast()));
-                let whole = s.from_i32(b);
+                let whole = s.i32_to_f32(b);
                 let results = [
                     s.dot_u8(a, b, b),
                     s.add_i32(a, b),
                     s.mul_i32(a, b),
-                    s.to_i32(s.mul(whole, s.splat(0.5))),
+                    s.f32_to_i32(s.mul(whole, s.splat(0.5))),
                 ];
                 for (i, result) in results.into_iter().enumerate() {
                     s.store(lanes.as_mut_ptr(), result);

@@ -83,7 +83,7 @@ impl Scaling {
                 }
                 let scale = s.load_partial(self.scales.add(first), left);
                 for row in sums.iter_mut() {
-                    row[j] = s.mul(s.from_i32(row[j]), scale);
+                    row[j] = s.mul(s.i32_to_f32(row[j]), scale);
                 }
             }
         }

@@ -189,13 +189,13 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn from_i32(self, bits: __m256) -> __m256 {
+    fn i32_to_f32(self, bits: __m256) -> __m256 {
         // SAFETY: the token proves the instructions.
         unsafe { _mm256_cvtepi32_ps(_mm256_castps_si256(bits)) }
     }
 
     #[inline(always)]
-    fn to_i32(self, v: __m256) -> __m256 {
+    fn f32_to_i32(self, v: __m256) -> __m256 {
         // SAFETY: the token proves the instructions.
         unsafe { _mm256_castsi256_ps(_mm256_cvtps_epi32(v)) }
     }

@@ -261,13 +261,13 @@ impl<const BF16: bool, const VNNI: bool> Simd for Avx512<BF16, VNNI> {
     }
 
     #[inline(always)]
-    fn from_i32(self, bits: __m512) -> __m512 {
+    fn i32_to_f32(self, bits: __m512) -> __m512 {
         // SAFETY: the token proves the instructions.
         unsafe { _mm512_cvtepi32_ps(_mm512_castps_si512(bits)) }
     }
 
     #[inline(always)]
-    fn to_i32(self, v: __m512) -> __m512 {
+    fn f32_to_i32(self, v: __m512) -> __m512 {
         // SAFETY: the token proves the instructions.
         unsafe { _mm512_castsi512_ps(_mm512_cvtps_epi32(v)) }
     }

@@ -153,9 +153,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The product of lanes whose bits are `i32`, which wraps around.
     fn mul_i32(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// The nearest number to lanes whose bits are `i32`, ties to even.
-    fn from_i32(self, bits: Self::F32) -> Self::F32;
+    fn i32_to_f32(self, bits: Self::F32) -> Self::F32;
     /// The bits of the nearest `i32`, ties to even; unspecified where there is none.
-    fn to_i32(self, v: Self::F32) -> Self::F32;
+    fn f32_to_i32(self, v: Self::F32) -> Self::F32;
 
     /// `a + b`
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;

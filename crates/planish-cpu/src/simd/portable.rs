@@ -170,12 +170,12 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn from_i32(self, bits: F32x8) -> F32x8 {
+    fn i32_to_f32(self, bits: F32x8) -> F32x8 {
         map(bits, |bits| bits.to_bits() as i32 as f32)
     }
 
     #[inline(always)]
-    fn to_i32(self, v: F32x8) -> F32x8 {
+    fn f32_to_i32(self, v: F32x8) -> F32x8 {
         map(v, |v| f32::from_bits(v.round_ties_even() as i32 as u32))
     }
 
