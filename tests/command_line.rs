@@ -28,6 +28,7 @@ fn inspect_counts() {
         "operators",
         "metadata",
         "layers",
+        "conversions",
     ];
     let read = folder.json(&["inspect", MODEL, "--json"], &keys);
     // ResNet-20 with projections: 40.55 million in the 3×3 convolutions, 0.26 in the two 1×1, 640 in the classifier.
