@@ -10,10 +10,12 @@ pub(crate) mod exact;
 mod finish;
 mod map;
 
+use std::mem::MaybeUninit;
+
 use self::finish::Finish;
 pub(crate) use self::map::{Map, Visit, visit_expression};
 use crate::element::Element;
-use crate::simd::{Simd, math};
+use crate::simd::{Simd, each_row, math};
 use crate::view::{Rows, RowsMut};
 
 /// A function of one number, applied to every element.
@@ -310,62 +312,71 @@ impl<T: Element> Destination<T> {
         s: S,
         sums: &[[S::F32; VECTORS]; ROWS],
     ) {
-        let plain = self.slopes.is_null() && self.scale.is_null() && self.shift.is_null();
-        // SAFETY: promised by the caller; `spilled` holds what `finish` reads.
+        let full = self.valid == VECTORS * S::LANES;
+        let alone = self.residual.is_null() && (!T::INTEGER || self.levels.inner.is_none());
+        // SAFETY: promised by the caller; `spilled` holds what `Finish` reads.
         unsafe {
-            match self.activation.limits().filter(|_| plain) {
-                Some(limits) if self.valid == VECTORS * S::LANES => {
+            match self.limits() {
+                Some(limits) if full && alone => {
+                    self.limit_and_store::<S, ROWS, VECTORS, false>(s, sums, limits);
+                }
+                Some(limits) if full && !T::INTEGER => {
                     self.limit_and_store::<S, ROWS, VECTORS, true>(s, sums, limits);
                 }
-                Some(limits) => self.limit_and_store::<S, ROWS, VECTORS, false>(s, sums, limits),
-                None => {
-                    let mut spilled = [[s.zero(); VECTORS]; ROWS];
-                    for i in 0..ROWS {
+                _ => {
+                    let mut spilled = MaybeUninit::<[[S::F32; VECTORS]; ROWS]>::uninit();
+                    let first = spilled.as_mut_ptr().cast::<S::F32>();
+                    each_row!(i of ROWS {
                         for j in 0..VECTORS {
-                            spilled[i][j] = sums[i][j];
+                            first.add(i * VECTORS + j).write(sums[i][j]);
                         }
-                    }
-                    s.call(Finish {
-                        destination: self,
-                        sums: spilled.as_mut_ptr().cast::<S::F32>(),
-                        rows: ROWS,
-                        vectors: VECTORS,
                     });
+                    s.call(Finish { destination: self, sums: first, rows: ROWS, vectors: VECTORS });
                 }
             }
         }
     }
 
-    /// The activations that only limit, all in registers.
+    /// The limits of what only limits, whatever else is added before; `None` where more than that is to be done.
+    #[inline(always)]
+    fn limits(&self) -> Option<(f32, f32)> {
+        let plain = self.slopes.is_null() && self.scale.is_null() && self.shift.is_null();
+        let (low, high) = self.activation.limits().filter(|_| plain)?;
+        Some(self.within(low, high))
+    }
+
+    /// The activations that only limit, all in registers, for whole vectors.
     ///
     /// # Safety
-    /// As [`Destination::store`]; `FULL` only where `valid` is the whole width.
+    /// As [`Destination::store`]; `valid` is the whole width, and `RESIDUAL` only where there is one.
     #[inline(always)]
-    unsafe fn limit_and_store<S: Simd, const ROWS: usize, const VECTORS: usize, const FULL: bool>(
+    unsafe fn limit_and_store<S: Simd, const ROWS: usize, const VECTORS: usize, const RESIDUAL: bool>(
         &self,
         s: S,
         sums: &[[S::F32; VECTORS]; ROWS],
         (low, high): (f32, f32),
     ) {
-        let (low, high) = self.within(low, high);
         let (low, high) = (s.splat(low), s.splat(high));
-        for (i, row) in sums.iter().enumerate() {
+        each_row!(i of ROWS {
             // SAFETY: promised by the caller.
             unsafe {
                 let output = *self.outputs.add(i);
-                for (j, &sum) in row.iter().enumerate() {
-                    let sum = self.with_residual::<S, FULL>(s, sum, output, j * S::LANES);
+                for j in 0..VECTORS {
+                    let mut sum = sums[i][j];
+                    if RESIDUAL {
+                        sum = self.with_residual::<S, true>(s, sum, output, j * S::LANES);
+                    }
                     let value = s.min(high, s.max(low, sum));
-                    self.keep::<S, FULL>(s, value, output, j * S::LANES);
+                    self.keep::<S, true>(s, value, output, j * S::LANES);
                 }
             }
-        }
+        });
     }
 
     /// A sum with the residual of its row, from this column of the destination on.
     ///
     /// # Safety
-    /// As [`Destination::limit_and_store`], for this row of the output.
+    /// As [`Destination::store`], for this row of the output; `FULL` only where the vector's columns all exist.
     #[inline(always)]
     unsafe fn with_residual<S: Simd, const FULL: bool>(
         &self,
@@ -413,7 +424,7 @@ impl<T: Element> Destination<T> {
     /// column of the destination on.
     ///
     /// # Safety
-    /// As [`Destination::limit_and_store`], for this row of the output.
+    /// As [`Destination::store`], for this row of the output; `FULL` only where the vector's columns all exist.
     #[inline(always)]
     unsafe fn keep<S: Simd, const FULL: bool>(&self, s: S, value: S::F32, row: usize, column: usize) {
         let left = self.valid.saturating_sub(column);

@@ -1,5 +1,6 @@
-//! What is too long to be copied into every tile kernel: curved activations and numbers for each channel. Works on sums
-//! spilled to memory, which are in the first cache; the activations on `f32` alone, whatever the output is kept as.
+//! What is too long to be copied into every tile kernel: curved activations, numbers for each channel, residuals of
+//! levels, and vectors that do not exist as a whole. Works on sums spilled to memory, which are in the first cache; the
+//! activations on `f32` alone, whatever the output is kept as.
 
 use super::{Activation, Destination, Map, Visit};
 use crate::element::Element;
@@ -19,6 +20,10 @@ impl<T: Element, V> SimdOp for Finish<'_, T, V> {
 
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
+        if let Some((low, high)) = self.destination.limits() {
+            // SAFETY: as below.
+            return unsafe { self.limit(s, s.splat(low), s.splat(high)) };
+        }
         let Self { destination: d, sums, rows, vectors } = self;
         let at = |i: usize, j: usize| sums.wrapping_add(i * vectors + j).cast::<f32>();
         // SAFETY: `Destination::store` spilled the sums, and its caller promises the rows and their columns, of which
@@ -61,6 +66,35 @@ impl<T: Element, V> SimdOp for Finish<'_, T, V> {
                         value = s.min(s.splat(high), s.max(value, s.splat(low)));
                     }
                     d.keep::<S, false>(s, value, *d.outputs.add(i), column);
+                }
+            }
+        }
+    }
+}
+
+impl<T: Element, V> Finish<'_, T, V> {
+    /// All of it where the activation only limits and nothing is for each channel.
+    ///
+    /// # Safety
+    /// As [`Destination::store`], which spilled the sums.
+    #[inline(always)]
+    unsafe fn limit<S: Simd>(&self, s: S, low: S::F32, high: S::F32) {
+        let d = self.destination;
+        for j in 0..self.vectors {
+            let column = j * S::LANES;
+            let whole = d.valid >= column + S::LANES;
+            for i in 0..self.rows {
+                // SAFETY: promised by the caller.
+                unsafe {
+                    let sum = s.load(self.sums.wrapping_add(i * self.vectors + j).cast());
+                    let row = *d.outputs.add(i);
+                    if whole {
+                        let sum = d.with_residual::<S, true>(s, sum, row, column);
+                        d.keep::<S, true>(s, s.min(high, s.max(low, sum)), row, column);
+                    } else {
+                        let sum = d.with_residual::<S, false>(s, sum, row, column);
+                        d.keep::<S, false>(s, s.min(high, s.max(low, sum)), row, column);
+                    }
                 }
             }
         }

@@ -289,14 +289,12 @@ impl<T: Factor, O: Element, R: RowSource<T>> SimdOp for Block<'_, T, O, R> {
         let (table, stride) = (&mut addresses[..], count);
         source.fill(start, &mut RowTable { addresses: table, stride, outputs: &mut outputs, count, scratch });
         let stage = |first: usize, panel: &[f32]| Stage::<T> {
-            initial: std::ptr::null(),
             table: addresses.as_ptr().wrapping_add(first).cast(),
             table_stride: count,
             taps: source.taps(),
             tap_start: 0,
             tap_len: source.tap_len() / T::PER_WORD,
             panel: panel.as_ptr(),
-            kept: std::ptr::null_mut(),
         };
         let mut row_sums = [0; BLOCK_ROWS];
         if scales.is_some_and(|s| s.offsets.is_some()) {
@@ -366,9 +364,8 @@ impl<T: Factor, O: Element, R: RowSource<T>> SimdOp for Block<'_, T, O, R> {
                 let first = start_of(block_tile) - start;
                 let rows = start_of(block_tile + 1) - start - first;
                 let tile = Tile {
-                    stages: &[stage(first, matrix.panel(panel))],
+                    stage: stage(first, matrix.panel(panel)),
                     bias: bias_of(column),
-                    bias_stage: 0,
                     scaling: scaling(first, column),
                     destination: destination(first, column, valid),
                 };

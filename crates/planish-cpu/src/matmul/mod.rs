@@ -9,6 +9,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+mod chained;
 mod driver;
 mod pack;
 mod piece;

@@ -86,19 +86,16 @@ impl<T: Factor> Piece<'_, T> {
                     *address = self.left.wrapping_add((from + row) * self.left_step + start * T::PER_WORD);
                 }
                 let stage = Stage {
-                    initial: std::ptr::null(),
                     table: addresses.as_ptr(),
                     table_stride: MOST_ROWS,
                     taps: 1,
                     tap_start: 0,
                     tap_len: end - start,
                     panel: right[start * width..].as_ptr(),
-                    kept: std::ptr::null_mut(),
                 };
                 let tile = Tile {
-                    stages: &[stage],
+                    stage,
                     bias: std::ptr::null(),
-                    bias_stage: 0,
                     scaling: Scaling::NONE,
                     destination: if run == 0 { whole } else { whole.accumulating() },
                 };
@@ -136,14 +133,12 @@ impl<T: Factor> Piece<'_, T> {
         for run in 0..runs {
             let (start, end) = (run * words / runs, (run + 1) * words / runs);
             let stage = Stage {
-                initial: std::ptr::null(),
                 table: table.as_ptr(),
                 table_stride: PIECE_ROWS,
                 taps: 1,
                 tap_start: start * T::PER_WORD,
                 tap_len: end - start,
                 panel: std::ptr::null(),
-                kept: std::ptr::null_mut(),
             };
             let destination = if run == 0 { whole } else { whole.accumulating() };
             let right = &right[start * width..end * width];

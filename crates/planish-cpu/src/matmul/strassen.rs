@@ -29,7 +29,8 @@ use std::ops::Range;
 
 use super::driver::{RowSource, RowTable, SharedScratch, TABLE_LEN};
 use super::pack::PackedMatrix;
-use super::tile::{self, Scaling, Stage, Tile};
+use super::chained::{self, Chain, Link};
+use super::tile::{self, Stage};
 use crate::epilogue::{Destination, Epilogue};
 use crate::isa::Isa;
 use crate::simd::{Simd, SimdOp, dispatch, prefetch};
@@ -416,31 +417,29 @@ impl Pair {
         let sums = |i: usize| self.waiting.wrapping_add(i * height * width);
         let (x, y, z, v) = (sums(0), sums(1), sums(2), sums(3));
         let panels = matrix.factors.panel(panel).as_ptr();
-        let step = |number: usize, stage: Stage| Stage {
-            panel: panels.wrapping_add((number - 1) * matrix.depth * width),
-            ..stage
+        let step = |number: usize, stage: Stage| {
+            Link::of(Stage { panel: panels.wrapping_add((number - 1) * matrix.depth * width), ..stage })
         };
         let a11 = if copies { self.factor(0) } else { self.quarter(0, 0) };
         let a12 = if copies { self.factor(1) } else { self.quarter(0, half) };
         let a22 = if copies { self.factor(2) } else { self.quarter(height, half) };
-        let upper_left = [Stage { kept: x, ..step(1, a11) }, step(2, a12)];
+        let nothing = Link::of(NOTHING);
+        let upper_left = [Link { kept: x, ..step(1, a11) }, step(2, a12)];
         let lower_left = [
-            Stage { initial: x, kept: y, ..step(3, self.factor(4)) },
-            Stage { kept: z, ..step(4, self.factor(5)) },
+            Link { initial: x, kept: y, ..step(3, self.factor(4)) },
+            Link { kept: z, ..step(4, self.factor(5)) },
             step(5, a22),
         ];
         let upper_right =
-            [Stage { kept: v, ..step(6, self.factor(3)) }, Stage { initial: y, ..step(7, self.factor(6)) }];
-        let lower_right = [Stage { initial: z, ..NOTHING }, Stage { initial: v, ..NOTHING }];
-        let tile = |stages: &[Stage], column: usize, valid: usize, rows: usize| {
+            [Link { kept: v, ..step(6, self.factor(3)) }, Link { initial: y, ..step(7, self.factor(6)) }];
+        let lower_right = [Link { initial: z, ..nothing }, Link { initial: v, ..nothing }];
+        let tile = |links: &[Link], column: usize, valid: usize, rows: usize| {
             let bias = bias.map_or(std::ptr::null(), |bias| bias[column..].as_ptr());
             let rows = self.outputs.wrapping_add(rows);
             let destination = Destination::new(out, &epilogue, column, valid, rows);
-            let tile =
-                Tile { stages, bias, bias_stage: stages.len() - 1, scaling: Scaling::NONE, destination };
             // SAFETY: promised by the caller; a panel holds `depth` rows for each product; the sums that wait have
             // room for a tile each, and are kept before they are added.
-            unsafe { tile::compute(s, &tile, height, width) };
+            unsafe { chained::compute(s, &Chain { links, bias, destination }, height, width) };
         };
         let valid = (matrix.columns.min(left) - column).min(width);
         tile(&upper_left, column, valid, 0);
@@ -463,12 +462,10 @@ fn sums<S: Simd>(s: S, [a11, a12, a21, a22]: [S::F32; 4]) -> [S::F32; LEFT_FACTO
 
 /// A stage that adds nothing.
 const NOTHING: Stage = Stage {
-    initial: std::ptr::null(),
     table: std::ptr::null(),
     table_stride: 0,
     taps: 0,
     tap_start: 0,
     tap_len: 0,
     panel: std::ptr::null(),
-    kept: std::ptr::null_mut(),
 };

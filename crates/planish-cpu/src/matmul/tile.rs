@@ -9,7 +9,7 @@
 use crate::element::{Element, Factor};
 use crate::epilogue::Destination;
 use crate::isa::Isa;
-use crate::simd::{Simd, SimdOp, prefetch};
+use crate::simd::{Simd, SimdOp, each_row, prefetch};
 
 /// How many rows a tile has at most: as many as leave registers for a panel row and a broadcast.
 pub(crate) fn max_rows(isa: Isa) -> usize {
@@ -25,13 +25,11 @@ const AHEAD: usize = 1024;
 
 /// Everything about a tile but its height and width.
 #[derive(Clone, Copy)]
-pub(super) struct Tile<'a, T, O> {
-    /// The products that are added up, one after the other.
-    pub stages: &'a [Stage<T>],
+pub(super) struct Tile<T, O> {
+    /// The product.
+    pub stage: Stage<T>,
     /// One sum for each column that exists, null where there is none.
     pub bias: *const f32,
-    /// The stage before which the bias is added.
-    pub bias_stage: usize,
     /// How sums become numbers, where they are integers.
     pub scaling: Scaling,
     /// Where the result goes, and the columns of the panel that exist.
@@ -69,22 +67,24 @@ impl Scaling {
         if !T::INTEGER {
             return;
         }
-        for j in 0..VECTORS {
-            let first = j * S::LANES;
-            let left = valid.saturating_sub(first);
-            // SAFETY: promised by the caller; integers are moved as the bits they are.
-            unsafe {
-                if !self.offsets.is_null() {
-                    let offset = s.load_partial(self.offsets.add(first).cast(), left);
-                    for (i, row) in sums.iter_mut().enumerate() {
+        // SAFETY: promised by the caller; integers are moved as the bits they are.
+        unsafe {
+            if !self.offsets.is_null() {
+                for j in 0..VECTORS {
+                    let left = valid.saturating_sub(j * S::LANES);
+                    let offset = s.load_partial(self.offsets.add(j * S::LANES).cast(), left);
+                    each_row!(i of ROWS {
                         let row_sum = s.splat_bits(*self.row_sums.add(i) as u32);
-                        row[j] = s.add_i32(row[j], s.mul_i32(row_sum, offset));
-                    }
+                        sums[i][j] = s.add_i32(sums[i][j], s.mul_i32(row_sum, offset));
+                    });
                 }
-                let scale = s.load_partial(self.scales.add(first), left);
-                for row in sums.iter_mut() {
-                    row[j] = s.mul(s.i32_to_f32(row[j]), scale);
-                }
+            }
+            for j in 0..VECTORS {
+                let left = valid.saturating_sub(j * S::LANES);
+                let scale = s.load_partial(self.scales.add(j * S::LANES), left);
+                each_row!(i of ROWS {
+                    sums[i][j] = s.mul(s.i32_to_f32(sums[i][j]), scale);
+                });
             }
         }
     }
@@ -93,8 +93,6 @@ impl Scaling {
 /// A product that is added to the sums of a tile.
 #[derive(Clone, Copy)]
 pub(super) struct Stage<T = f32> {
-    /// Sums that are added first, `[rows][width]`; null where there are none.
-    pub initial: *const f32,
     /// `[taps][rows]` addresses, `table_stride` from tap to tap.
     pub table: *const *const T,
     pub table_stride: usize,
@@ -105,12 +103,10 @@ pub(super) struct Stage<T = f32> {
     pub tap_len: usize,
     /// `[taps * tap_len][width]` words.
     pub panel: *const f32,
-    /// Where the sums are kept for other tiles once this is added, `[rows][width]`; null where nobody wants them.
-    pub kept: *mut f32,
 }
 
 /// Computes a tile of `ROWS` rows and `VECTORS` vectors of columns.
-struct TileOp<'a, T, O, const ROWS: usize, const VECTORS: usize>(&'a Tile<'a, T, O>);
+struct TileOp<'a, T, O, const ROWS: usize, const VECTORS: usize>(&'a Tile<T, O>);
 
 impl<T: Factor, O: Element, const ROWS: usize, const VECTORS: usize> SimdOp
     for TileOp<'_, T, O, ROWS, VECTORS>
@@ -119,50 +115,35 @@ impl<T: Factor, O: Element, const ROWS: usize, const VECTORS: usize> SimdOp
 
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
-        let tile = self.0;
-        let mut sums = [[s.zero(); VECTORS]; ROWS];
+        let Tile { stage, bias, scaling, destination } = self.0;
         // SAFETY: the creator of the tile promises (see `compute`) that its addresses are valid for its extents.
         unsafe {
-            let mut bias = [s.zero(); VECTORS];
-            if !tile.bias.is_null() {
-                for (j, vector) in bias.iter_mut().enumerate() {
-                    let offset = j * S::LANES;
-                    let left = tile.destination.valid.saturating_sub(offset);
-                    *vector = s.load_partial(tile.bias.add(offset), left);
-                }
-            }
-            if tile.bias_stage == 0 {
-                sums = [bias; ROWS];
-            }
-            for (index, stage) in tile.stages.iter().enumerate() {
-                if index == tile.bias_stage && index > 0 {
-                    for row in &mut sums {
-                        for (sum, &bias) in row.iter_mut().zip(&bias) {
-                            *sum = T::add(s, *sum, bias);
-                        }
-                    }
-                }
-                if !stage.initial.is_null() {
-                    for (i, row) in sums.iter_mut().enumerate() {
-                        for (j, sum) in row.iter_mut().enumerate() {
-                            let initial = s.load(stage.initial.add((i * VECTORS + j) * S::LANES));
-                            *sum = T::add(s, *sum, initial);
-                        }
-                    }
-                }
-                accumulate::<S, T, ROWS, VECTORS>(s, stage, &mut sums);
-                if !stage.kept.is_null() {
-                    for (i, row) in sums.iter().enumerate() {
-                        for (j, &sum) in row.iter().enumerate() {
-                            s.store(stage.kept.add((i * VECTORS + j) * S::LANES), sum);
-                        }
-                    }
-                }
-            }
-            tile.scaling.apply::<T, S, ROWS, VECTORS>(s, tile.destination.valid, &mut sums);
-            tile.destination.store(s, &sums);
+            let mut sums = [load_bias::<S, VECTORS>(s, *bias, destination.valid); ROWS];
+            accumulate::<S, T, ROWS, VECTORS>(s, stage, &mut sums);
+            scaling.apply::<T, S, ROWS, VECTORS>(s, destination.valid, &mut sums);
+            destination.store(s, &sums);
         }
     }
+}
+
+/// The sums of `valid` columns before the first product; zero where `bias` is null.
+///
+/// # Safety
+/// `valid` columns are readable from the address if it is not null.
+#[inline(always)]
+pub(super) unsafe fn load_bias<S: Simd, const VECTORS: usize>(
+    s: S,
+    bias: *const f32,
+    valid: usize,
+) -> [S::F32; VECTORS] {
+    let mut sums = [s.zero(); VECTORS];
+    if !bias.is_null() {
+        for (j, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: promised by the caller.
+            *sum = unsafe { s.load_partial(bias.add(j * S::LANES), valid.saturating_sub(j * S::LANES)) };
+        }
+    }
+    sums
 }
 
 /// The loop over K.
@@ -171,7 +152,7 @@ impl<T: Factor, O: Element, const ROWS: usize, const VECTORS: usize> SimdOp
 /// The table holds `ROWS` addresses per tap, each readable for `tap_len` words from `tap_start` on, and the
 /// panel `taps * tap_len * VECTORS` vectors.
 #[inline(always)]
-unsafe fn accumulate<S: Simd, T: Factor, const ROWS: usize, const VECTORS: usize>(
+pub(super) unsafe fn accumulate<S: Simd, T: Factor, const ROWS: usize, const VECTORS: usize>(
     s: S,
     stage: &Stage<T>,
     sums: &mut [[S::F32; VECTORS]; ROWS],
@@ -208,6 +189,33 @@ unsafe fn accumulate<S: Simd, T: Factor, const ROWS: usize, const VECTORS: usize
     }
 }
 
+/// `body` with the height and width of a tile as constants: `rows` rows (1 to [`max_rows`]) and `width` columns (a
+/// panel's padded width).
+macro_rules! for_tile_size {
+    ($simd:ident, $rows:expr, $width:expr, $height:ident, $vectors:ident => $body:expr) => {
+        match ($simd::ISA, $width / $simd::LANES) {
+            (Isa::Avx512 | Isa::Amx, 2) => {
+                for_tile_size!(@rows $rows, $height, $vectors, $body, 2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+            }
+            (Isa::Avx512 | Isa::Amx, _) => {
+                for_tile_size!(@rows $rows, $height, $vectors, $body, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+            }
+            (Isa::Avx2, 2) => for_tile_size!(@rows $rows, $height, $vectors, $body, 2: 1 2 3 4 5 6),
+            (Isa::Avx2 | Isa::Portable, _) => {
+                for_tile_size!(@rows $rows, $height, $vectors, $body, 1: 1 2 3 4 5 6)
+            }
+        }
+    };
+    (@rows $rows:expr, $height:ident, $vectors:ident, $body:expr, $width:literal: $($row:literal)*) => {{
+        const $vectors: usize = $width;
+        match $rows {
+            $($row => { const $height: usize = $row; $body })*
+            rows => debug_assert!(false, "a tile of {rows} rows"),
+        }
+    }};
+}
+pub(super) use for_tile_size;
+
 /// Computes a tile of `rows` rows (1 to [`max_rows`]) and `width` columns (a panel's padded width).
 ///
 /// # Safety
@@ -216,22 +224,9 @@ unsafe fn accumulate<S: Simd, T: Factor, const ROWS: usize, const VECTORS: usize
 #[inline(always)]
 pub(super) unsafe fn compute<S: Simd, T: Factor, O: Element>(
     s: S,
-    tile: &Tile<'_, T, O>,
+    tile: &Tile<T, O>,
     rows: usize,
     width: usize,
 ) {
-    macro_rules! pick {
-        ($vectors:literal: $($rows:literal)*) => {
-            match rows {
-                $($rows => s.call(TileOp::<T, O, $rows, $vectors>(tile)),)*
-                _ => debug_assert!(false, "a tile of {rows} rows"),
-            }
-        };
-    }
-    match (S::ISA, width / S::LANES) {
-        (Isa::Avx512 | Isa::Amx, 2) => pick!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        (Isa::Avx512 | Isa::Amx, _) => pick!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        (Isa::Avx2, 2) => pick!(2: 1 2 3 4 5 6),
-        (Isa::Avx2 | Isa::Portable, _) => pick!(1: 1 2 3 4 5 6),
-    }
+    for_tile_size!(S, rows, width, ROWS, VECTORS => s.call(TileOp::<T, O, ROWS, VECTORS>(tile)));
 }

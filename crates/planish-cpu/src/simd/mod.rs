@@ -19,6 +19,24 @@ pub use avx2::Avx2;
 pub use avx512::Avx512;
 pub use portable::Portable;
 
+/// Does `$body` for each row `$i` of a tile of `$rows` rows (a constant, at most 16), written out.
+///
+/// Sums stay in registers only where every index into them is a constant. The compiler writes out loops of few and
+/// short rounds by itself, but not fourteen rounds of an epilogue; four it does.
+macro_rules! each_row {
+    ($i:ident of $rows:ident $body:block) => {
+        const { assert!($rows <= 16) };
+        each_row!(@blocks [0 4 8 12] $i $rows $body)
+    };
+    (@blocks [$first:literal $($rest:literal)*] $i:ident $rows:ident $body:block) => {
+        #[allow(clippy::needless_range_loop, clippy::reversed_empty_ranges)]
+        for $i in $first..if $rows < $first + 4 { $rows } else { $first + 4 } $body
+        each_row!(@blocks [$($rest)*] $i $rows $body)
+    };
+    (@blocks [] $i:ident $rows:ident $body:block) => {};
+}
+pub(crate) use each_row;
+
 use crate::element::ElementType;
 use crate::isa::Isa;
 use half::bf16;
