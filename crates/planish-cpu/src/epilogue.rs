@@ -312,16 +312,18 @@ impl<T: Element> Destination<T> {
         s: S,
         sums: &[[S::F32; VECTORS]; ROWS],
     ) {
-        let full = self.valid == VECTORS * S::LANES;
-        let alone = self.residual.is_null() && (!T::INTEGER || self.levels.inner.is_none());
+        // A copy that nothing points to: what is stored can't be part of it, so that it needs no reading again.
+        let this = *self;
+        let full = this.valid == VECTORS * S::LANES;
+        let alone = this.residual.is_null() && (!T::INTEGER || this.levels.inner.is_none());
         // SAFETY: promised by the caller; `spilled` holds what `Finish` reads.
         unsafe {
-            match self.limits() {
+            match this.limits() {
                 Some(limits) if full && alone => {
-                    self.limit_and_store::<S, ROWS, VECTORS, false>(s, sums, limits);
+                    this.limit_and_store::<S, ROWS, VECTORS, false>(s, sums, limits);
                 }
                 Some(limits) if full && !T::INTEGER => {
-                    self.limit_and_store::<S, ROWS, VECTORS, true>(s, sums, limits);
+                    this.limit_and_store::<S, ROWS, VECTORS, true>(s, sums, limits);
                 }
                 _ => {
                     let mut spilled = MaybeUninit::<[[S::F32; VECTORS]; ROWS]>::uninit();
@@ -361,13 +363,19 @@ impl<T: Element> Destination<T> {
             // SAFETY: promised by the caller.
             unsafe {
                 let output = *self.outputs.add(i);
+                let mut row = sums[i];
                 for j in 0..VECTORS {
-                    let mut sum = sums[i][j];
                     if RESIDUAL {
-                        sum = self.with_residual::<S, true>(s, sum, output, j * S::LANES);
+                        row[j] = self.with_residual::<S, true>(s, row[j], output, j * S::LANES);
                     }
-                    let value = s.min(high, s.max(low, sum));
-                    self.keep::<S, true>(s, value, output, j * S::LANES);
+                    row[j] = s.min(high, s.max(low, row[j]));
+                }
+                if T::INTEGER && VECTORS == 2 {
+                    self.keep_two(s, [row[0], row[VECTORS - 1]], output, 0);
+                    continue;
+                }
+                for j in 0..VECTORS {
+                    self.keep::<S, true>(s, row[j], output, j * S::LANES);
                 }
             }
         });
@@ -432,8 +440,7 @@ impl<T: Element> Destination<T> {
         unsafe {
             let p = self.out.add(row * self.out_stride + column);
             if T::INTEGER {
-                // Ties are between whole levels, whether the zero point is even or odd.
-                let bits = s.add_i32(s.f32_to_i32(value), s.splat_bits(self.levels.zero as i32 as u32));
+                let bits = self.level(s, value);
                 if FULL {
                     s.store_low_bytes(p.cast(), bits);
                 } else {
@@ -445,5 +452,26 @@ impl<T: Element> Destination<T> {
                 T::store_partial(s, p, left, value);
             }
         }
+    }
+
+    /// [`keep`](Self::keep) for two vectors of levels next to each other, which costs hardly more than one.
+    ///
+    /// # Safety
+    /// As [`Destination::store`], for this row of the output; the elements are levels, and both vectors' columns all
+    /// exist.
+    #[inline(always)]
+    unsafe fn keep_two<S: Simd>(&self, s: S, [first, second]: [S::F32; 2], row: usize, column: usize) {
+        let (first, second) = (self.level(s, first), self.level(s, second));
+        // SAFETY: promised by the caller; an element that is a level is a byte.
+        unsafe {
+            s.store_bytes_of_two(self.out.add(row * self.out_stride + column).cast(), first, second);
+        }
+    }
+
+    /// The levels of numbers that were rounded to none yet. Ties are between whole levels, whether the zero point is even
+    /// or odd.
+    #[inline(always)]
+    fn level<S: Simd>(&self, s: S, value: S::F32) -> S::F32 {
+        s.add_i32(s.f32_to_i32(value), s.splat_bits(self.levels.zero as i32 as u32))
     }
 }

@@ -24,7 +24,8 @@ impl<T: Element, V> SimdOp for Finish<'_, T, V> {
             // SAFETY: as below.
             return unsafe { self.limit(s, s.splat(low), s.splat(high)) };
         }
-        let Self { destination: d, sums, rows, vectors } = self;
+        let Self { destination, sums, rows, vectors } = self;
+        let d = *destination;
         let at = |i: usize, j: usize| sums.wrapping_add(i * vectors + j).cast::<f32>();
         // SAFETY: `Destination::store` spilled the sums, and its caller promises the rows and their columns, of which
         // there are `valid`, and as many numbers in what is for each channel.
@@ -79,22 +80,32 @@ impl<T: Element, V> Finish<'_, T, V> {
     /// As [`Destination::store`], which spilled the sums.
     #[inline(always)]
     unsafe fn limit<S: Simd>(&self, s: S, low: S::F32, high: S::F32) {
-        let d = self.destination;
-        for j in 0..self.vectors {
-            let column = j * S::LANES;
-            let whole = d.valid >= column + S::LANES;
-            for i in 0..self.rows {
-                // SAFETY: promised by the caller.
-                unsafe {
-                    let sum = s.load(self.sums.wrapping_add(i * self.vectors + j).cast());
-                    let row = *d.outputs.add(i);
-                    if whole {
+        // As in `store`: what is written can't be part of a copy.
+        let (d, vectors) = (*self.destination, self.vectors);
+        for i in 0..self.rows {
+            // SAFETY: promised by the caller.
+            unsafe {
+                let row = *d.outputs.add(i);
+                let sums = self.sums.wrapping_add(i * vectors).cast::<f32>();
+                let mut column = 0;
+                while T::INTEGER && column + 2 * S::LANES <= d.valid {
+                    let second = column + S::LANES;
+                    let a = d.with_residual::<S, true>(s, s.load(sums.add(column)), row, column);
+                    let b = d.with_residual::<S, true>(s, s.load(sums.add(second)), row, second);
+                    let limited = [s.min(high, s.max(low, a)), s.min(high, s.max(low, b))];
+                    d.keep_two(s, limited, row, column);
+                    column += 2 * S::LANES;
+                }
+                while column < d.valid {
+                    let sum = s.load(sums.add(column));
+                    if column + S::LANES <= d.valid {
                         let sum = d.with_residual::<S, true>(s, sum, row, column);
                         d.keep::<S, true>(s, s.min(high, s.max(low, sum)), row, column);
                     } else {
                         let sum = d.with_residual::<S, false>(s, sum, row, column);
                         d.keep::<S, false>(s, s.min(high, s.max(low, sum)), row, column);
                     }
+                    column += S::LANES;
                 }
             }
         }

@@ -157,6 +157,18 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
     }
 
+    #[inline(always)]
+    unsafe fn store_bytes_of_two(self, p: *mut u8, first: __m256, second: __m256) {
+        // SAFETY: the caller promises 16 writable bytes; the token proves the instructions.
+        unsafe {
+            let words = _mm256_packus_epi32(_mm256_castps_si256(first), _mm256_castps_si256(second));
+            // Each half of the register holds four bytes of the first, then four of the second.
+            let bytes = _mm256_packus_epi16(words, words);
+            let ordered = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5));
+            _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(ordered));
+        }
+    }
+
     /// Without the instruction, pairs of 16 bits: the even bytes and the odd ones, so that nothing saturates.
     #[inline(always)]
     fn dot_u8(self, a: __m256, b: __m256, sum: __m256) -> __m256 {

@@ -121,6 +121,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `min(n, LANES)` numbers must be writable at `p`; nothing behind them is touched.
     unsafe fn store_bf16_partial(self, p: *mut bf16, n: usize, v: Self::F32);
 
+    /// Writes the lanes of `first` and then those of `second`, whose bits are an `i32` from 0 to 255 each, as bytes.
+    ///
+    /// # Safety
+    /// `2 * LANES` bytes must be writable at `p`.
+    unsafe fn store_bytes_of_two(self, p: *mut u8, first: Self::F32, second: Self::F32);
+
     /// `sum + a0 b0 + a1 b1`, where the 32 bits of each lane of `a` and `b` are two `bf16`, the first in the lower half.
     ///
     /// How often it is rounded, and whether numbers below the smallest normal one count, is the machine's choice.

@@ -151,6 +151,15 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn store_bytes_of_two(self, p: *mut u8, first: F32x8, second: F32x8) {
+        // SAFETY: the caller promises twice LANES writable bytes.
+        unsafe {
+            self.store_low_bytes(p, first);
+            self.store_low_bytes(p.add(LANES), second);
+        }
+    }
+
+    #[inline(always)]
     fn dot_u8(self, a: F32x8, b: F32x8, sum: F32x8) -> F32x8 {
         F32x8(std::array::from_fn(|i| {
             let (a, b) = (a.0[i].to_bits().to_le_bytes(), b.0[i].to_bits().to_le_bytes());

@@ -217,6 +217,14 @@ impl SimdOp for CheckLanes {
         // SAFETY: the choice has a number below LANES for each lane.
         let index = unsafe { s.load_index(choice.as_ptr()) };
         same("swizzle", s.swizzle(vr, index), &|i| ramp[i / 4 + 3]);
+        let bytes: Vec<u32> = (0..2 * S::LANES as u32).map(|i| i * 37 % 256).collect();
+        let numbers: Vec<f32> = bytes.iter().map(|&byte| f32::from_bits(byte)).collect();
+        let mut out = vec![0u8; 2 * S::LANES];
+        // SAFETY: there are bytes for two vectors.
+        unsafe {
+            s.store_bytes_of_two(out.as_mut_ptr(), load(&numbers), load(&numbers[S::LANES..]));
+        }
+        assert!(out.iter().zip(&bytes).all(|(&got, &want)| u32::from(got) == want), "{} {out:?}", S::ISA);
         let (m, e) = s.split(vr);
         same("split", s.scale(m, e), &|i| ramp[i]);
         same("scale", s.scale(vr, s.splat(-140.0)), &|i| (f64::from(ramp[i]) * 2f64.powi(-140)) as f32);
