@@ -370,12 +370,14 @@ impl<T: Element> Destination<T> {
                     }
                     row[j] = s.min(high, s.max(low, row[j]));
                 }
-                if T::INTEGER && VECTORS == 2 {
-                    self.keep_two(s, [row[0], row[VECTORS - 1]], output, 0);
-                    continue;
-                }
                 for j in 0..VECTORS {
-                    self.keep::<S, true>(s, row[j], output, j * S::LANES);
+                    if T::INTEGER && VECTORS.is_multiple_of(2) {
+                        if j % 2 == 1 {
+                            self.keep_two(s, [row[j - 1], row[j]], output, (j - 1) * S::LANES);
+                        }
+                    } else {
+                        self.keep::<S, true>(s, row[j], output, j * S::LANES);
+                    }
                 }
             }
         });

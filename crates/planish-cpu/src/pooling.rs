@@ -134,15 +134,16 @@ impl<T: Element> SimdOp for PoolTask<'_, T> {
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
         match self.kind {
-            Pooling::Max => self.lines::<S, Largest>(s, |x, _, _| x),
+            Pooling::Max if T::INTEGER => self.lines::<S, Largest, true>(s, |x, _, _| x),
+            Pooling::Max => self.lines::<S, Largest, false>(s, |x, _, _| x),
             Pooling::Average { count_include_pad: false } => {
-                self.lines::<S, Sum>(s, |x, inside, _| s.mul(x, s.splat(1.0 / inside.max(1) as f32)));
+                self.lines::<S, Sum, false>(s, |x, inside, _| s.mul(x, s.splat(1.0 / inside.max(1) as f32)));
             }
             Pooling::Average { count_include_pad: true } => {
-                self.lines::<S, Sum>(s, |x, _, padded| s.mul(x, s.splat(1.0 / padded.max(1) as f32)));
+                self.lines::<S, Sum, false>(s, |x, _, padded| s.mul(x, s.splat(1.0 / padded.max(1) as f32)));
             }
             Pooling::LevelMean { count_include_pad, ratio, from, to } => {
-                self.lines::<S, Sum>(s, |x, inside, padded| {
+                self.lines::<S, Sum, false>(s, |x, inside, padded| {
                     let count = if count_include_pad { padded } else { inside };
                     // Whole numbers until the product.
                     let sum = s.sub(x, s.splat(inside as f32 * from));
@@ -150,8 +151,8 @@ impl<T: Element> SimdOp for PoolTask<'_, T> {
                     s.add(s.round(mean), s.splat(to))
                 });
             }
-            Pooling::L1 => self.lines::<S, AbsoluteSum>(s, |x, _, _| x),
-            Pooling::L2 => self.lines::<S, SquareSum>(s, |x, _, _| s.sqrt(x)),
+            Pooling::L1 => self.lines::<S, AbsoluteSum, false>(s, |x, _, _| x),
+            Pooling::L2 => self.lines::<S, SquareSum, false>(s, |x, _, _| s.sqrt(x)),
         }
     }
 }
@@ -166,20 +167,27 @@ struct Window {
 
 impl<T: Element> PoolTask<'_, T> {
     /// `finish` gets the folded window, the number of its cells inside the input, and inside the input or its padding.
+    /// `BYTES` only where the result is the largest of bytes.
     #[inline(always)]
-    fn lines<S: Simd, F: Fold>(&self, s: S, finish: impl Fn(S::F32, usize, usize) -> S::F32) {
+    fn lines<S: Simd, F: Fold, const BYTES: bool>(
+        &self,
+        s: S,
+        finish: impl Fn(S::F32, usize, usize) -> S::F32,
+    ) {
         let [depth, height, width] = self.axes;
         let row_steps = [height.input * width.input, width.input, 1];
         let channels = self.input.channels();
+        let along_width: Vec<_> = (0..width.output).map(|x| width.window(x)).collect();
         for line in self.lines.clone() {
             let (plane, y) = (line / height.output, line % height.output);
             let (image, z) = (plane / depth.output, plane % depth.output);
             let image_row = image * depth.input * row_steps[0];
-            for x in 0..width.output {
-                let windows = [depth.window(z), height.window(y), width.window(x)];
+            let (across_depth, across_height) = (depth.window(z), height.window(y));
+            for (x, along_width) in along_width.iter().enumerate() {
+                let windows = [&across_depth, &across_height, along_width];
                 let mut window = Window { row: image_row, cells: [(0, 0); 3] };
                 let (mut inside, mut padded) = (1, 1);
-                for (axis, (start, range, count)) in windows.into_iter().enumerate() {
+                for (axis, &(start, ref range, count)) in windows.into_iter().enumerate() {
                     let dilation = self.axes[axis].dilation;
                     let first = start + (range.start * dilation) as isize;
                     // Of an empty range the first cell may lie outside; it is never read then.
@@ -197,7 +205,10 @@ impl<T: Element> PoolTask<'_, T> {
                     // output pixel.
                     unsafe {
                         let to = to.add(channel);
-                        if n >= 4 * S::LANES {
+                        if BYTES && n >= 4 * S::LANES {
+                            s.store(to.cast(), self.largest_bytes(s, &window, channel));
+                            channel += 4 * S::LANES;
+                        } else if n >= 4 * S::LANES {
                             let sums = self.fold::<S, F, 4>(s, &window, channel, n);
                             for (v, sum) in sums.into_iter().enumerate() {
                                 T::store(s, to.add(v * S::LANES), finish(sum, inside, padded));
@@ -214,6 +225,20 @@ impl<T: Element> PoolTask<'_, T> {
         }
     }
 
+    /// The largest of each channel in a window, for a whole vector of bytes.
+    ///
+    /// # Safety
+    /// The window's cells are rows of the input, whose elements are bytes; a vector of them exists from `channel` on.
+    #[inline(always)]
+    unsafe fn largest_bytes<S: Simd>(&self, s: S, window: &Window, channel: usize) -> S::F32 {
+        let mut largest = s.zero();
+        self.for_each_cell(window, channel, |p| {
+            // SAFETY: promised by the caller.
+            largest = s.max_u8(largest, unsafe { s.load(p.cast()) });
+        });
+        largest
+    }
+
     /// Folds `V` vectors of channels over a window.
     ///
     /// # Safety
@@ -226,27 +251,35 @@ impl<T: Element> PoolTask<'_, T> {
         channel: usize,
         n: usize,
     ) -> [S::F32; V] {
+        let mut sums = [s.splat(F::IDENTITY); V];
+        self.for_each_cell(window, channel, |p| {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: promised by the caller.
+                let x = unsafe {
+                    let p = p.add(v * S::LANES);
+                    if V > 1 { T::load(s, p) } else { T::load_partial(s, p, n) }
+                };
+                *sum = F::join(s, *sum, F::term(s, x, s.zero()));
+            }
+        });
+        sums
+    }
+
+    /// Calls `visit` with the address of a channel in each cell of a window.
+    #[inline(always)]
+    fn for_each_cell(&self, window: &Window, channel: usize, mut visit: impl FnMut(*const T)) {
         let stride = self.input.row_stride();
         let origin = self.input.ptr().wrapping_add(window.row * stride + channel);
-        let mut sums = [s.splat(F::IDENTITY); V];
         let [(planes, plane), (lines, line), (cells, cell)] = window.cells;
         for z in 0..planes {
             for y in 0..lines {
                 let mut p = origin.wrapping_add((z * plane + y * line) * stride);
                 for _ in 0..cells {
-                    for (v, sum) in sums.iter_mut().enumerate() {
-                        // SAFETY: promised by the caller.
-                        let x = unsafe {
-                            let p = p.add(v * S::LANES);
-                            if V > 1 { T::load(s, p) } else { T::load_partial(s, p, n) }
-                        };
-                        *sum = F::join(s, *sum, F::term(s, x, s.zero()));
-                    }
+                    visit(p);
                     p = p.wrapping_add(cell * stride);
                 }
             }
         }
-        sums
     }
 }
 

@@ -6,6 +6,7 @@
 //! shares each loaded weight.
 
 use super::dense::activations_streamed;
+use super::depthwise_levels::{self, LevelQuads};
 use super::exact_sums::{self, ExactSums};
 use super::geometry::{Axis, valid_taps};
 use super::window::{Walk, Window};
@@ -19,7 +20,7 @@ use crate::for_element;
 use crate::isa::Isa;
 use crate::matmul::AlignedNumbers;
 use crate::rates::{Rate, Work};
-use crate::simd::{Simd, SimdOp};
+use crate::simd::{Simd, SimdOp, dispatch_bytes};
 use crate::threads::ThreadPool;
 use crate::view::RowsMut;
 
@@ -89,7 +90,8 @@ impl ConvAlgorithm for Depthwise {
         }
         let key = self.weights_key(problem, isa);
         let levels = ExactSums::of(problem, isa.lanes(), &weights);
-        Ok(Box::new(PreparedDepthwise { key, weights: packed, bias: padded_bias, levels }))
+        let quads = LevelQuads::of(problem, isa, &weights);
+        Ok(Box::new(PreparedDepthwise { key, weights: packed, bias: padded_bias, levels, quads }))
     }
 }
 
@@ -107,6 +109,8 @@ struct PreparedDepthwise {
     bias: AlignedNumbers,
     /// Where the problem is on levels.
     levels: Option<ExactSums>,
+    /// Where it is, and there are kernels for four taps at a time.
+    quads: Option<LevelQuads>,
 }
 
 impl PreparedConv for PreparedDepthwise {
@@ -131,7 +135,7 @@ impl PreparedConv for PreparedDepthwise {
     }
 
     fn bytes(&self) -> usize {
-        self.weights.bytes() + self.bias.bytes()
+        self.weights.bytes() + self.bias.bytes() + self.quads.as_ref().map_or(0, LevelQuads::bytes)
     }
 }
 
@@ -139,9 +143,11 @@ impl PreparedDepthwise {
     fn compute_on<T: Element>(&self, problem: &ConvProblem, pool: &ThreadPool, call: ConvCall<'_, T>) {
         let isa = self.key.isa;
         let ConvCall { input, epilogue, output, .. } = call;
-        let Some(walk) = Walk::new(problem, &input, max_pixels(isa)) else { return };
+        let pixels = if self.quads.is_some() { depthwise_levels::MAX_PIXELS } else { max_pixels(isa) };
+        let Some(walk) = Walk::new(problem, &input, pixels) else { return };
         walk.for_each_line(pool, &|lines| {
-            T::dispatch(isa, Lines { walk: &walk, prepared: self, epilogue, output: &output, lines });
+            let lines = Lines { walk: &walk, prepared: self, epilogue, output: &output, lines };
+            if T::INTEGER { dispatch_bytes(isa, lines) } else { T::dispatch(isa, lines) }
         });
     }
 }
@@ -171,18 +177,25 @@ impl<T: Element> SimdOp for Lines<'_, T> {
         let Lines { walk, prepared, epilogue, output, lines } = self;
         for line in lines {
             walk.windows(line, |window| {
-                Tile { window, prepared, epilogue: &epilogue, output }.compute(s);
+                let first = match &prepared.quads {
+                    Some(quads) if T::INTEGER => quads.compute(s, window, &epilogue, output),
+                    _ => 0,
+                };
+                if first < output.channels() {
+                    Tile { window, prepared, epilogue: &epilogue, output, first }.compute(s);
+                }
             });
         }
     }
 }
 
-/// A tile of pixels, all channels.
+/// A tile of pixels, all channels from the first on.
 struct Tile<'a, T> {
     window: &'a Window<T>,
     prepared: &'a PreparedDepthwise,
     epilogue: &'a Epilogue<'a, T>,
     output: &'a RowsMut<'a, T>,
+    first: usize,
 }
 
 impl<T: Element> Tile<'_, T> {
@@ -222,7 +235,7 @@ impl<T: Element, const PIXELS: usize, const WIDTH: usize, const STRIDE: usize> S
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
         let channels = self.0.output.channels();
-        let mut channel = 0;
+        let mut channel = self.0.first;
         // A single pixel needs more vectors at a time to keep several sums going.
         while PIXELS == 1 && channel + 4 * S::LANES <= channels {
             self.block::<S, 4, true>(s, channel);
@@ -248,7 +261,7 @@ impl<T: Element, const PIXELS: usize, const WIDTH: usize, const STRIDE: usize>
     /// `VECTORS` vectors of channels from `channel`; all of their lanes exist where `FULL`.
     #[inline(always)]
     fn block<S: Simd, const VECTORS: usize, const FULL: bool>(&self, s: S, channel: usize) {
-        let Tile { window, prepared, epilogue, output } = self.0;
+        let Tile { window, prepared, epilogue, output, .. } = self.0;
         let weights = prepared.weights.as_slice().as_ptr().wrapping_add(channel);
         let padded = prepared.bias.as_slice().len();
         let bias = prepared.bias.as_slice()[channel..].as_ptr();

@@ -4,12 +4,14 @@
 //! So a patch is `kd · kh` pieces, and the matrix product walks them in place. The copy into a padded image
 //! costs one pass over the input, which is nothing for the three channels of a first layer, where other ways to
 //! find the patches cost as much as the arithmetic. Where a row of the kernel is no whole number of words (three `bf16`
-//! times an odd width), each is copied by itself once a line, and shared by the `kh` output lines that see it.
+//! times an odd width), each is copied by itself once a line, and shared by the `kh` output lines that see it. Levels
+//! need no such copies: a piece just ends in what follows it, which weights of zero meet. (Numbers there might be
+//! infinite.)
 
 use super::dense::{self, DenseCall, Lowering};
 use super::geometry::Pixel;
 use super::{ALL_ELEMENTS, ConvAlgorithm, ConvProblem, PreparedConv, Weights};
-use crate::element::{ElementType, Factor};
+use crate::element::{Element, ElementType, Factor};
 use crate::for_element;
 use crate::isa::Isa;
 use crate::matmul::{MAX_TAPS, RowSource, RowTable, as_elements, panel_width};
@@ -46,8 +48,8 @@ impl ConvAlgorithm for Direct {
         work += dense::collisions(problem, &work, isa);
         let addresses = (problem.out_rows() * problem.kernel[0] * problem.kernel[1]) as f64;
         let panels = problem.out_channels.div_ceil(panel_width(isa)) as f64;
-        let line = for_element!(problem.element, T => Line::of::<T>(problem));
-        let copies = problem.is_padded() || line.apart;
+        let line = for_element!(problem.element, T => Line::of::<T>(problem, T::INTEGER));
+        let copies = problem.is_padded() || line.copied;
         let copied = if copies { padded_lines(problem) * line.len * problem.element.bytes() } else { 0 };
         work += Work::of(&[
             (Rate::Address, addresses),
@@ -90,18 +92,23 @@ struct Line {
     piece: usize,
     /// Pieces overlap in the image itself where they are whole words. Otherwise each is copied by itself and filled up.
     apart: bool,
+    /// Whether the input itself, be it padded or not, will not do.
+    copied: bool,
 }
 
 impl Line {
-    fn of<T: Factor>(problem: &ConvProblem) -> Line {
+    /// Pieces may be `open`, which is end in what follows them, where only weights of zero and nobody else sees that.
+    fn of<T: Factor>(problem: &ConvProblem, open: bool) -> Line {
         let (numbers, width) = (Direct.piece_len(problem), padded_size(problem)[2]);
         let piece = numbers.next_multiple_of(T::PER_WORD);
-        if piece == numbers {
+        let copied = piece != numbers;
+        if open || !copied {
             let channels = problem.in_channels;
-            return Line { len: width * channels, step: problem.stride[2] * channels, piece, apart: false };
+            let step = problem.stride[2] * channels;
+            return Line { len: width * channels, step, piece, apart: false, copied };
         }
         let outputs = problem.out_size().map_or(0, |size| size[2]);
-        Line { len: outputs * piece, step: piece, piece, apart: true }
+        Line { len: outputs * piece, step: piece, piece, apart: true, copied }
     }
 }
 
@@ -111,14 +118,18 @@ impl Lowering for Direct {
     }
 
     fn workspace_len<T: Factor>(self, problem: &ConvProblem, _threads: usize) -> usize {
-        (padded_lines(problem) * Line::of::<T>(problem).len).div_ceil(T::PER_WORD)
+        let len = |open: bool| Line::of::<T>(problem, open).len;
+        // The last open piece ends behind the image.
+        (padded_lines(problem) * len(false).max(len(T::INTEGER))).div_ceil(T::PER_WORD) + 1
     }
 
     fn lower<T: Factor>(self, mut call: DenseCall<'_, T>) {
         let Ok(out_size) = call.problem.out_size() else { return };
         let workspace = as_elements(std::mem::take(&mut call.workspace));
-        let line = Line::of::<T>(call.problem);
-        let image = if call.problem.is_padded() || !call.input.is_dense() || line.apart {
+        // The sums of rows, which offsets of weights are multiplied with, would see what lies behind a piece.
+        let offsets = call.weights.scales.as_ref().is_some_and(|scales| scales.offsets.is_some());
+        let line = Line::of::<T>(call.problem, T::INTEGER && !offsets);
+        let image = if call.problem.is_padded() || !call.input.is_dense() || line.copied {
             pad(&call, line, workspace);
             workspace.as_ptr()
         } else {
@@ -200,7 +211,8 @@ struct LineRows<'a, T> {
 unsafe impl<T: Sync> Sync for LineRows<'_, T> {}
 
 // SAFETY: in the padded image every piece of a patch of an output pixel is inside, by the definition of the
-// output size; or there is a copy of it for every output pixel of a line.
+// output size, and behind the copy of an image is a word that a piece may end in; or there is a copy of it for every
+// output pixel of a line.
 unsafe impl<T: Factor> RowSource<T> for LineRows<'_, T> {
     fn rows(&self) -> usize {
         self.problem.out_rows()

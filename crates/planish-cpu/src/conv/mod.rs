@@ -13,6 +13,7 @@ mod call;
 mod chain;
 mod dense;
 mod depthwise;
+mod depthwise_levels;
 mod direct;
 mod exact_sums;
 mod fft;

@@ -27,9 +27,9 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use super::chained::{self, Chain, Link};
 use super::driver::{RowSource, RowTable, SharedScratch, TABLE_LEN};
 use super::pack::PackedMatrix;
-use super::chained::{self, Chain, Link};
 use super::tile::{self, Stage};
 use crate::epilogue::{Destination, Epilogue};
 use crate::isa::Isa;

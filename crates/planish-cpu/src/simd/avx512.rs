@@ -263,6 +263,48 @@ impl<const BF16: bool, const VNNI: bool> Simd for Avx512<BF16, VNNI> {
     }
 
     #[inline(always)]
+    fn interleave_bytes(self, a: __m512, b: __m512) -> [__m512; 2] {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+            let (low, high) = (_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b));
+            [_mm512_castsi512_ps(low), _mm512_castsi512_ps(high)]
+        }
+    }
+
+    #[inline(always)]
+    fn interleave_byte_pairs(self, a: __m512, b: __m512) -> [__m512; 2] {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+            let (low, high) = (_mm512_unpacklo_epi16(a, b), _mm512_unpackhi_epi16(a, b));
+            [_mm512_castsi512_ps(low), _mm512_castsi512_ps(high)]
+        }
+    }
+
+    #[inline(always)]
+    fn groups_in_order(self, [a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            // Halves of two vectors each: groups 0 and 1, 2 and 3.
+            let (ab01, ab23) = (_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
+            let (cd01, cd23) = (_mm512_shuffle_f32x4::<0x44>(c, d), _mm512_shuffle_f32x4::<0xee>(c, d));
+            [
+                _mm512_shuffle_f32x4::<0x88>(ab01, cd01),
+                _mm512_shuffle_f32x4::<0xdd>(ab01, cd01),
+                _mm512_shuffle_f32x4::<0x88>(ab23, cd23),
+                _mm512_shuffle_f32x4::<0xdd>(ab23, cd23),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn max_u8(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the token proves the instructions.
+        unsafe { _mm512_castsi512_ps(_mm512_max_epu8(_mm512_castps_si512(a), _mm512_castps_si512(b))) }
+    }
+
+    #[inline(always)]
     fn add_i32(self, a: __m512, b: __m512) -> __m512 {
         // SAFETY: the token proves the instructions.
         unsafe { _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b))) }

@@ -172,6 +172,19 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// first in the lowest bits, and of `sum` and the result an `i32`, which wraps around.
     fn dot_u8(self, a: Self::F32, b: Self::F32, sum: Self::F32) -> Self::F32;
 
+    /// Bytes of `a` and `b` in turns, within each 16 bytes of a vector: of their lower halves, and of their upper ones.
+    fn interleave_bytes(self, a: Self::F32, b: Self::F32) -> [Self::F32; 2];
+
+    /// As [`Simd::interleave_bytes`], pairs of bytes.
+    fn interleave_byte_pairs(self, a: Self::F32, b: Self::F32) -> [Self::F32; 2];
+
+    /// Takes apart four vectors in which groups of four lanes take turns: the first groups of the first to the fourth
+    /// vector come first in the result, then their second groups, and so on.
+    fn groups_in_order(self, vectors: [Self::F32; 4]) -> [Self::F32; 4];
+
+    /// The larger one of each two bytes, which are `u8`.
+    fn max_u8(self, a: Self::F32, b: Self::F32) -> Self::F32;
+
     /// The sum of lanes whose bits are `i32`, which wraps around.
     fn add_i32(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// The product of lanes whose bits are `i32`, which wraps around.

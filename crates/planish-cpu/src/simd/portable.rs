@@ -169,6 +169,30 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn interleave_bytes(self, a: F32x8, b: F32x8) -> [F32x8; 2] {
+        interleave(a, b, 1)
+    }
+
+    #[inline(always)]
+    fn interleave_byte_pairs(self, a: F32x8, b: F32x8) -> [F32x8; 2] {
+        interleave(a, b, 2)
+    }
+
+    #[inline(always)]
+    fn groups_in_order(self, vectors: [F32x8; 4]) -> [F32x8; 4] {
+        let group = |i: usize| &vectors[i % 4].0[i / 4 * 4..][..4];
+        std::array::from_fn(|v| F32x8(std::array::from_fn(|i| group(2 * v + i / 4)[i % 4])))
+    }
+
+    #[inline(always)]
+    fn max_u8(self, a: F32x8, b: F32x8) -> F32x8 {
+        zip(a, b, |a, b| {
+            let (a, b) = (a.to_bits().to_le_bytes(), b.to_bits().to_le_bytes());
+            f32::from_bits(u32::from_le_bytes(std::array::from_fn(|i| a[i].max(b[i]))))
+        })
+    }
+
+    #[inline(always)]
     fn add_i32(self, a: F32x8, b: F32x8) -> F32x8 {
         zip(a, b, |a, b| f32::from_bits(a.to_bits().wrapping_add(b.to_bits())))
     }
@@ -353,4 +377,19 @@ impl Simd for Portable {
     fn swizzle(self, v: F32x8, index: [u32; LANES]) -> F32x8 {
         F32x8(std::array::from_fn(|i| v.0[index[i] as usize % LANES]))
     }
+}
+
+/// Runs of `run` bytes of `a` and `b` in turns, within each 16 bytes: of their lower halves, and of their upper ones.
+fn interleave(a: F32x8, b: F32x8, run: usize) -> [F32x8; 2] {
+    let byte = |v: &F32x8, i: usize| v.0[i / 4].to_bits().to_le_bytes()[i % 4];
+    [0, 8].map(|half| {
+        F32x8(std::array::from_fn(|lane| {
+            f32::from_bits(u32::from_le_bytes(std::array::from_fn(|i| {
+                let at = lane * 4 + i;
+                let (piece, inside) = (at % 16 / run, at % run);
+                let from = at / 16 * 16 + half + piece / 2 * run + inside;
+                byte(if piece % 2 == 0 { &a } else { &b }, from)
+            })))
+        }))
+    })
 }

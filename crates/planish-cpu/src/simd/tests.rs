@@ -225,6 +225,38 @@ impl SimdOp for CheckLanes {
             s.store_bytes_of_two(out.as_mut_ptr(), load(&numbers), load(&numbers[S::LANES..]));
         }
         assert!(out.iter().zip(&bytes).all(|(&got, &want)| u32::from(got) == want), "{} {out:?}", S::ISA);
+        let word = |i: usize| (i as u32).wrapping_mul(0x9e37_79b9);
+        let words = |first: usize| (0..S::LANES).map(|i| f32::from_bits(word(first + i))).collect::<Vec<_>>();
+        let larger = |i: usize| {
+            let (a, b) = (word(i).to_le_bytes(), word(S::LANES + i).to_le_bytes());
+            f32::from_bits(u32::from_le_bytes([0, 1, 2, 3].map(|byte: usize| a[byte].max(b[byte]))))
+        };
+        same("max_u8", s.max_u8(load(&words(0)), load(&words(S::LANES))), &larger);
+        let bytes_of =
+            |v: S::F32| lanes(v).into_iter().flat_map(|x| x.to_bits().to_le_bytes()).collect::<Vec<_>>();
+        let (wa, wb) = (load(&words(0)), load(&words(S::LANES)));
+        let (ba, bb) = (bytes_of(wa), bytes_of(wb));
+        for (run, halves) in [(1, s.interleave_bytes(wa, wb)), (2, s.interleave_byte_pairs(wa, wb))] {
+            for (half, got) in halves.into_iter().enumerate() {
+                let mut want = Vec::new();
+                for (a, b) in ba.chunks(16).zip(bb.chunks(16)) {
+                    for at in (half * 8..half * 8 + 8).step_by(run) {
+                        want.extend_from_slice(&a[at..at + run]);
+                        want.extend_from_slice(&b[at..at + run]);
+                    }
+                }
+                assert_eq!(bytes_of(got), want, "{} runs of {run}", S::ISA);
+            }
+        }
+        let four =
+            [0, 1, 2, 3].map(|i| (0..S::LANES).map(|lane| (i * 100 + lane) as f32).collect::<Vec<_>>());
+        let want: Vec<f32> = (0..S::LANES / 4)
+            .flat_map(|g| four.each_ref().map(|v| v[g * 4..][..4].to_vec()))
+            .flatten()
+            .collect();
+        let got: Vec<f32> =
+            s.groups_in_order(four.each_ref().map(|v| load(v))).into_iter().flat_map(lanes).collect();
+        assert_eq!(got, want, "{} groups", S::ISA);
         let (m, e) = s.split(vr);
         same("split", s.scale(m, e), &|i| ramp[i]);
         same("scale", s.scale(vr, s.splat(-140.0)), &|i| (f64::from(ramp[i]) * 2f64.powi(-140)) as f32);
