@@ -127,6 +127,12 @@ impl LevelQuads {
         [&self.weights, &self.lines_start, &self.start, &self.scales].iter().map(|n| n.bytes()).sum()
     }
 
+    /// The number of a line of taps that a window sees.
+    #[inline(always)]
+    fn line<T>(&self, window: &Window<T>, z: usize, y: usize) -> usize {
+        (window.first_tap[0] + z) * self.kernel[1] + window.first_tap[1] + y
+    }
+
     /// Computes a window of at most [`MAX_PIXELS`] pixels, and says how many channels, from the first on, it did.
     #[inline(always)]
     pub(super) fn compute<S: Simd, T: Element>(
@@ -229,7 +235,7 @@ impl<T: Element, const PIXELS: usize, const WIDTH: usize, const STRIDE: usize>
             }
             for z in 0..window.taps[0] {
                 for y in 0..window.taps[1] {
-                    let line = (window.first_tap[0] + z) * all.kernel[1] + window.first_tap[1] + y;
+                    let line = all.line(window, z, y);
                     for (v, start) in start.iter_mut().enumerate() {
                         let at = (line * VECTORS + v) * S::LANES;
                         *start = s.add_i32(*start, s.load(lines_start.add(at)));
@@ -240,8 +246,8 @@ impl<T: Element, const PIXELS: usize, const WIDTH: usize, const STRIDE: usize>
             let mut sums = [start; PIXELS];
             for z in 0..window.taps[0] {
                 for y in 0..window.taps[1] {
-                    let (tap, input) = window.tap_line(all.kernel, z, y);
-                    let weights = weights.add(tap / WIDTH * per_line * VECTORS * S::LANES);
+                    let weights = weights.add(all.line(window, z, y) * per_line * VECTORS * S::LANES);
+                    let (_, input) = window.tap_line(all.kernel, z, y);
                     // Of a single pixel, taps before and behind those it sees are padding.
                     let seen = window.first_tap[2]..window.first_tap[2] + window.taps[2];
                     let input = input.wrapping_add(channel).cast::<f32>();

@@ -111,76 +111,112 @@ fn level(sum: f32, residual: Option<u8>, setting: &Setting, levels: &Levels) -> 
     ((y.round_ties_even() + levels.zero).clamp(0.0, 255.0), off)
 }
 
+/// Depthwise problems of as many channels as fill vectors of bytes, and a few more.
+fn depthwise() -> impl Strategy<Value = ConvProblem> {
+    let height = (1usize..9, 1usize..5, 1usize..4, 1usize..3, 0usize..3, 0usize..3);
+    let width =
+        (1usize..14, prop::sample::select(vec![3usize, 5]), 1usize..3, Just(1usize), 0usize..4, 0usize..4);
+    (0usize..3, 1usize..50, height, width).prop_filter_map("the kernel must fit", |(batch, quarter, h, w)| {
+        let axes = [(1, 1, 1, 1, 0, 0), h, w];
+        let channels = 4 * quarter;
+        let problem = ConvProblem {
+            batch,
+            in_channels: channels,
+            out_channels: channels,
+            groups: channels,
+            in_size: axes.map(|a| a.0),
+            kernel: axes.map(|a| a.1),
+            stride: axes.map(|a| a.2),
+            dilation: axes.map(|a| a.3),
+            pads_begin: axes.map(|a| a.4),
+            pads_end: axes.map(|a| a.5),
+            element: ElementType::U8,
+        };
+        problem.validate().is_ok().then_some(problem)
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn levels_are_exact(problem in problem(), setting in setting()) {
-        let problem = ConvProblem { element: ElementType::U8, ..problem };
-        let Setting { seed, input_gap, output_gap, input_zero, .. } = setting;
-        let (rows, channels, out_rows, outs) =
-            (problem.in_rows(), problem.in_channels, problem.out_rows(), problem.out_channels);
-        let input = bytes(rows * channels, seed);
-        let weights: Vec<f32> = integers(problem.weights_len(), seed ^ 1, -128, 127)
-            .into_iter()
-            .map(|w| (w - setting.weight_zero) as f32)
-            .collect();
-        let bias = setting.bias.then(|| integers(outs, seed ^ 2, -20_000_000, 20_000_000));
-        let residual = setting.residual.then(|| bytes(out_rows * outs, seed ^ 3));
-        let scales: Vec<f32> = integers(outs, seed ^ 4, 1, 1000).iter().map(|&s| s as f32 * 3e-5).collect();
-        let levels = Levels {
-            inner: setting.inner.then_some([-f32::from(setting.zero), 255.0 - f32::from(setting.zero), 0.7]),
-            residual_step: 0.37,
-            residual_zero: 11.0,
-            zero: f32::from(setting.zero),
-        };
-        let exact = sums(&problem, &input, input_zero, &weights, bias.as_deref());
-        let spread: Vec<u8> =
-            input.chunks(channels).flat_map(|row| row.iter().copied().chain(vec![77; input_gap])).collect();
-        let sum_levels = SumLevels { input_zero, bias: bias.as_deref(), scales: &scales };
-        let given = Weights { values: &weights, bias: None, levels: Some(sum_levels) };
-        for isa in isas() {
-            for algorithm in algorithms() {
-                if algorithm.accepts(&problem, isa).is_err() {
-                    continue;
-                }
-                let prepared = algorithm.prepare(&problem, isa, given).unwrap();
-                for threads in [1, 3] {
-                    let pool = ThreadPool::new(threads);
-                    let mut workspace = vec![f32::NAN; prepared.workspace_len(&problem, threads)];
-                    let mut out = vec![99u8; out_rows * (outs + output_gap)];
-                    let call = ConvCall {
-                        input: Rows::new(&spread, rows, channels, channels + input_gap).unwrap(),
-                        epilogue: Epilogue {
-                            residual: residual.as_ref().map(|r| Rows::dense(r, out_rows, outs).unwrap()),
-                            activation: setting.activation,
-                            levels,
-                            ..Epilogue::default()
-                        },
-                        output: RowsMut::new(&mut out, out_rows, outs, outs + output_gap).unwrap(),
-                        workspace: &mut workspace,
-                    };
-                    prepared.run(&problem, &pool, call).unwrap();
-                    for (i, &got) in out.iter().enumerate() {
-                        let (row, channel) = (i / (outs + output_gap), i % (outs + output_gap));
-                        if channel >= outs {
-                            prop_assert_eq!(got, 99, "{} wrote between rows", algorithm.name());
-                            continue;
-                        }
-                        let at = row * outs + channel;
-                        let sum = exact[at] as f32 * scales[channel];
-                        let (want, off) = level(sum, residual.as_ref().map(|r| r[at]), &setting, &levels);
-                        let far = (f32::from(got) - want).abs();
-                        prop_assert!(
-                            far <= off,
-                            "{} on {isa}: row {row} channel {channel}: {got} != {want}",
-                            algorithm.name()
-                        );
+        check(problem, setting)?;
+    }
+
+    #[test]
+    fn many_channels_by_themselves_are_exact(problem in depthwise(), setting in setting()) {
+        check(problem, setting)?;
+    }
+}
+
+/// Compares every algorithm that accepts a problem with the definition.
+fn check(problem: ConvProblem, setting: Setting) -> Result<(), TestCaseError> {
+    let problem = ConvProblem { element: ElementType::U8, ..problem };
+    let Setting { seed, input_gap, output_gap, input_zero, .. } = setting;
+    let (rows, channels, out_rows, outs) =
+        (problem.in_rows(), problem.in_channels, problem.out_rows(), problem.out_channels);
+    let input = bytes(rows * channels, seed);
+    let weights: Vec<f32> = integers(problem.weights_len(), seed ^ 1, -128, 127)
+        .into_iter()
+        .map(|w| (w - setting.weight_zero) as f32)
+        .collect();
+    let bias = setting.bias.then(|| integers(outs, seed ^ 2, -20_000_000, 20_000_000));
+    let residual = setting.residual.then(|| bytes(out_rows * outs, seed ^ 3));
+    let scales: Vec<f32> = integers(outs, seed ^ 4, 1, 1000).iter().map(|&s| s as f32 * 3e-5).collect();
+    let levels = Levels {
+        inner: setting.inner.then_some([-f32::from(setting.zero), 255.0 - f32::from(setting.zero), 0.7]),
+        residual_step: 0.37,
+        residual_zero: 11.0,
+        zero: f32::from(setting.zero),
+    };
+    let exact = sums(&problem, &input, input_zero, &weights, bias.as_deref());
+    let spread: Vec<u8> =
+        input.chunks(channels).flat_map(|row| row.iter().copied().chain(vec![77; input_gap])).collect();
+    let sum_levels = SumLevels { input_zero, bias: bias.as_deref(), scales: &scales };
+    let given = Weights { values: &weights, bias: None, levels: Some(sum_levels) };
+    for isa in isas() {
+        for algorithm in algorithms() {
+            if algorithm.accepts(&problem, isa).is_err() {
+                continue;
+            }
+            let prepared = algorithm.prepare(&problem, isa, given).unwrap();
+            for threads in [1, 3] {
+                let pool = ThreadPool::new(threads);
+                let mut workspace = vec![f32::NAN; prepared.workspace_len(&problem, threads)];
+                let mut out = vec![99u8; out_rows * (outs + output_gap)];
+                let call = ConvCall {
+                    input: Rows::new(&spread, rows, channels, channels + input_gap).unwrap(),
+                    epilogue: Epilogue {
+                        residual: residual.as_ref().map(|r| Rows::dense(r, out_rows, outs).unwrap()),
+                        activation: setting.activation,
+                        levels,
+                        ..Epilogue::default()
+                    },
+                    output: RowsMut::new(&mut out, out_rows, outs, outs + output_gap).unwrap(),
+                    workspace: &mut workspace,
+                };
+                prepared.run(&problem, &pool, call).unwrap();
+                for (i, &got) in out.iter().enumerate() {
+                    let (row, channel) = (i / (outs + output_gap), i % (outs + output_gap));
+                    if channel >= outs {
+                        prop_assert_eq!(got, 99, "{} wrote between rows", algorithm.name());
+                        continue;
                     }
+                    let at = row * outs + channel;
+                    let sum = exact[at] as f32 * scales[channel];
+                    let (want, off) = level(sum, residual.as_ref().map(|r| r[at]), &setting, &levels);
+                    let far = (f32::from(got) - want).abs();
+                    prop_assert!(
+                        far <= off,
+                        "{} on {isa}: row {row} channel {channel}: {got} != {want}",
+                        algorithm.name()
+                    );
                 }
             }
         }
     }
+    Ok(())
 }
 
 #[test]

@@ -69,13 +69,13 @@ pub trait Simd: Copy + Send + Sync + 'static {
         self.splat(0.0)
     }
 
-    /// Reads a vector; the address needs no alignment.
+    /// Reads a vector; the address needs no alignment, not even that of a number.
     ///
     /// # Safety
     /// `LANES` numbers must be readable at `p`.
     unsafe fn load(self, p: *const f32) -> Self::F32;
 
-    /// Writes a vector; the address needs no alignment.
+    /// Writes a vector; the address needs no alignment, not even that of a number.
     ///
     /// # Safety
     /// `LANES` numbers must be writable at `p`.

@@ -94,15 +94,17 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn load_partial(self, p: *const f32, n: usize) -> F32x8 {
         let mut out = [0.0; LANES];
-        // SAFETY: the caller promises min(n, LANES) readable numbers, and the array holds as many.
-        unsafe { std::ptr::copy_nonoverlapping(p, out.as_mut_ptr(), n.min(LANES)) };
+        let bytes = size_of::<f32>() * n.min(LANES);
+        // SAFETY: the caller promises min(n, LANES) readable numbers, of any alignment, and the array holds as many.
+        unsafe { std::ptr::copy_nonoverlapping(p.cast::<u8>(), out.as_mut_ptr().cast(), bytes) };
         F32x8(out)
     }
 
     #[inline(always)]
     unsafe fn store_partial(self, p: *mut f32, n: usize, v: F32x8) {
-        // SAFETY: the caller promises min(n, LANES) writable numbers, and the array holds as many.
-        unsafe { std::ptr::copy_nonoverlapping(v.0.as_ptr(), p, n.min(LANES)) };
+        let bytes = size_of::<f32>() * n.min(LANES);
+        // SAFETY: the caller promises min(n, LANES) writable numbers, of any alignment, and the array holds as many.
+        unsafe { std::ptr::copy_nonoverlapping(v.0.as_ptr().cast::<u8>(), p.cast(), bytes) };
     }
 
     #[inline(always)]
