@@ -126,9 +126,12 @@ impl Tensor {
     }
     /// The elements as `f32`, rounded to nearest.
     pub fn to_f32s(&self) -> Vec<f32> {
-        match self.as_slice::<f32>() {
-            Ok(v) => v.to_vec(),
-            Err(_) => self.to_numbers().into_floats().into_iter().map(|x| x as f32).collect(),
+        match self.dtype {
+            DType::F32 => bytemuck::cast_slice(self.bytes()).to_vec(),
+            // The weights of a quantised network are millions.
+            DType::I8 | DType::I4 | DType::I2 => self.bytes().iter().map(|&x| f32::from(x as i8)).collect(),
+            DType::U8 | DType::U4 | DType::U2 => self.bytes().iter().map(|&x| f32::from(x)).collect(),
+            _ => self.to_numbers().into_floats().into_iter().map(|x| x as f32).collect(),
         }
     }
     /// The same elements under another shape; an error where the counts differ.
