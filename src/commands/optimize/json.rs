@@ -20,6 +20,7 @@ pub fn report(arguments: &Arguments, outcome: &Outcome) -> Value {
             })
         })
         .collect();
+    let back: Vec<&str> = outcome.back.iter().map(String::as_str).collect();
     let float = outcome.variants.iter().find(|v| v.kind == Kind::Float);
     json!({
         "model": outcome.place.display().to_string(),
@@ -34,6 +35,7 @@ pub fn report(arguments: &Arguments, outcome: &Outcome) -> Value {
         "loss": loss(before, best).map(|l| loss_json(&l)),
         "variants": outcome.variants.iter().map(|v| variant(before, v)).collect::<Vec<_>>(),
         "all_integers_accuracy": outcome.all_integers.as_ref().map(|j| j.percent()),
+        "within_bound": best.holds, "back": back,
         "layers": layers, "seconds": outcome.seconds, "interrupted": outcome.interrupted,
     })
 }

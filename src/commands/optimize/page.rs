@@ -33,8 +33,8 @@ pub fn page(outcome: &Outcome) -> Page {
     let name = outcome.place.file_name().unwrap_or_default().to_string_lossy();
     let best = &outcome.variants[outcome.chosen];
     let lead = format!(
-        "Made as fast on this machine as {} points of {} allow, by planish {} in {:.0} s on {}: {} threads, {}.",
-        outcome.max_drop,
+        "Made as fast on this machine as a bound of {} of {} allows, by planish {} in {:.0} s on {}: {} threads, {}.",
+        terminal::points(outcome.max_drop),
         outcome.standard.name(),
         env!("CARGO_PKG_VERSION"),
         outcome.seconds,
@@ -148,7 +148,7 @@ fn accuracy(outcome: &Outcome) -> String {
         };
         text += &paragraph(&line);
     }
-    if outcome.layers.iter().any(|l| l.why.starts_with("back for accuracy")) {
+    if !outcome.back.is_empty() {
         text += &paragraph(
             "The same pictures decided how many layers went back to float, so that the drop of the chosen network is told a \
              little too small.",
@@ -159,7 +159,7 @@ fn accuracy(outcome: &Outcome) -> String {
 
 fn memory(outcome: &Outcome) -> String {
     let bars = |what: &dyn Fn(&Variant) -> Option<usize>| {
-        let mut bars = Bars::new(150.0, 18.0);
+        let mut bars = Bars::new(150.0, 22.0);
         for (v, variant) in outcome.variants.iter().enumerate() {
             let Some(size) = what(variant) else { continue };
             let text = bytes(size as u64);
@@ -169,10 +169,8 @@ fn memory(outcome: &Outcome) -> String {
         }
         bars.svg()
     };
-    figures([
-        ("The file".to_string(), bars(&|v| v.file_bytes)),
-        ("Working memory of one run".to_string(), bars(&|v| Some(v.arena_bytes))),
-    ])
+    plot("The file", bars(&|v| v.file_bytes))
+        + &plot("Working memory of one run, weights not counted", bars(&|v| Some(v.arena_bytes)))
 }
 
 fn key(outcome: &Outcome) -> String {
@@ -182,7 +180,7 @@ fn key(outcome: &Outcome) -> String {
 }
 
 fn times(outcome: &Outcome) -> String {
-    let mut bars = Bars::new(230.0, 8.0);
+    let mut bars = Bars::new(230.0, 10.0);
     for layer in &outcome.layers {
         let bar = |index, ms: Option<f64>, what: &str| Bar {
             index,

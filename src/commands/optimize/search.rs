@@ -15,11 +15,11 @@ use planish::images::Preprocessing;
 use planish::report::progress::Progress;
 use planish::report::stats::Summary;
 use planish_compress::quantize::mixed::{self, Bounded, Times};
-use planish_compress::quantize::{Event, Form, Options, Pictures, Quantised, Watch, quantize};
+use planish_compress::quantize::{Event, Form, Options, Pictures, Quantised, Watch, check, quantize};
 use planish_cpu::element::ElementType;
 use planish_engine::plan::tune;
 use planish_engine::{Session, SessionOptions};
-use planish_graph::{Graph, Result, Tensor};
+use planish_graph::{Error, Graph, Result, Tensor};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -119,8 +119,10 @@ pub struct Outcome {
     pub variants: Vec<Variant>,
     /// The variant that is written.
     pub chosen: usize,
-    /// How the variant of integers was kept accurate: what all integers scored, and layers that went back.
+    /// How integers were judged before any layer went back to float for accuracy's sake.
     pub all_integers: Option<Judgement>,
+    /// The layers that went back.
+    pub back: Vec<String>,
     /// What was chosen for each layer, and why.
     pub layers: Vec<Choice>,
     /// Seconds that everything took.
@@ -138,6 +140,13 @@ pub fn search(
     begun: Instant,
 ) -> Result<Outcome> {
     pictures::picture_input(graph)?;
+    // Before anything takes time.
+    check(graph)?;
+    if source.len() < 2 {
+        return Err(Error::invalid(
+            "there is one picture: give two or more, to calibrate with and to judge by",
+        ));
+    }
     let settings = arguments.pictures.settings(graph)?;
     let interrupt = Arc::new(Interrupt::new());
     let (raised, budget) = (interrupt.clone(), arguments.budget.unwrap_or(f64::INFINITY));
@@ -159,9 +168,10 @@ pub fn search(
     let order = source.order(arguments.seed);
     let asked = arguments.count.get();
     let batch = eval::batch_size(graph, CALIBRATING);
-    let count = asked.min(order.len().div_ceil(2));
+    // However many cannot be read, half of them are left to judge by.
+    let half = &order[..order.len().div_ceil(2)];
     let calibration =
-        source.prepare("reading pictures", &order, count, batch, &settings, options.max_memory)?;
+        source.prepare("reading pictures", half, asked, batch, &settings, options.max_memory)?;
     let judges = &order[calibration.places..];
     let batch = if standard == Standard::Outputs { 1 } else { JUDGING };
     let held = source.prepare(
@@ -191,7 +201,9 @@ pub fn search(
         let simple = session.graph().clone();
         let mut variant = Variant::new(Kind::Float, simple, session, &shapes)?;
         variant.judgement = judge.judge(&variant.session)?;
-        variant.holds = variant.judgement.as_ref().is_some_and(holds);
+        // What is only simplified answers the same, judged or not.
+        let exact = precision == ElementType::F32;
+        variant.holds = variant.judgement.as_ref().map_or(exact, holds);
         variants.push(variant);
     }
 
@@ -232,6 +244,8 @@ pub fn search(
         model::remember(&variant.session);
     }
     let layers = layers::explain(&variants, chosen, found.as_ref(), &search.inputs)?;
+    let names = found.as_ref().map(|f| (f.quantised.layers(), &f.bounded.back));
+    let back = names.map_or(Vec::new(), |(all, back)| back.iter().map(|&l| all[l].name.clone()).collect());
     let interrupted = !go_on();
     if interrupted {
         eprintln!("planish: ended early; the best network so far that fulfils the bound is taken");
@@ -247,6 +261,7 @@ pub fn search(
         skipped: calibration.skipped + held.skipped,
         variants,
         chosen,
+        back,
         all_integers: found.and_then(|f| f.bounded.first),
         layers,
         seconds: begun.elapsed().as_secs_f64(),
@@ -259,9 +274,7 @@ pub fn search(
 fn precisions(asked: Option<Precision>, options: &SessionOptions) -> Result<Vec<ElementType>> {
     let isa = match options.isa {
         Some(isa) => isa,
-        None => {
-            planish_cpu::isa::Isa::from_env().map_err(|e| planish_graph::Error::unsupported(e.to_string()))?
-        }
+        None => planish_cpu::isa::Isa::from_env().map_err(|e| Error::unsupported(e.to_string()))?,
     };
     Ok(match asked {
         None | Some(Precision::Auto) if isa.has_bf16() => vec![ElementType::F32, ElementType::Bf16],

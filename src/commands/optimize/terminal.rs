@@ -32,6 +32,11 @@ pub fn advice(outcome: &Outcome) -> String {
     }
 }
 
+/// A number of points.
+pub fn points(points: f64) -> String {
+    format!("{points} point{}", if points == 1.0 { "" } else { "s" })
+}
+
 /// How many layers got each format.
 pub fn formats(outcome: &Outcome) -> String {
     let mut counts = std::collections::BTreeMap::<&str, usize>::new();
@@ -71,8 +76,10 @@ pub fn summary(outcome: &Outcome) -> Vec<String> {
         lines.push(line);
     }
     lines.push(format!(
-        "{} pictures calibrated (seed {}); {} points may be lost",
-        outcome.calibrating, outcome.seed, outcome.max_drop
+        "{} pictures calibrated (seed {}); {} may be lost",
+        outcome.calibrating,
+        outcome.seed,
+        points(outcome.max_drop)
     ));
     if outcome.standard != Standard::Labels {
         lines.push(

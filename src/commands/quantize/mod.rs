@@ -185,7 +185,7 @@ fn quantise(
     let asked = arguments.count.get();
     let batch = eval::batch_size(graph, BATCH);
     let calibration =
-        source.prepare("reading pictures", &order, asked.min(most), batch, settings, options.max_memory)?;
+        source.prepare("reading pictures", &order[..most], asked, batch, settings, options.max_memory)?;
     if calibration.len() < asked {
         let why =
             if source.is_labelled() { ", of which half are left to measure the accuracy with" } else { "" };

@@ -137,8 +137,9 @@ impl Quantised {
         let asked = self.scheme.float.clone();
         let mut chosen: BTreeMap<usize, f64> = BTreeMap::new();
         for (l, charge) in self.charges(&all, shape)?.into_iter().enumerate() {
-            let gain = times[l].loss().map(|loss| -loss - charge);
-            if let Some(gain) = gain.filter(|g| *g > 0.0 && !asked.contains(&l)) {
+            // All that are faster by themselves are tried: measuring is one run for all, and knows best what conversions take.
+            let gain = times[l].loss().filter(|loss| *loss < 0.0).map(|loss| -loss - charge);
+            if let Some(gain) = gain.filter(|_| !asked.contains(&l)) {
                 chosen.insert(l, gain);
             }
         }

@@ -212,6 +212,11 @@ pub fn quantize(
     Ok(made)
 }
 
+/// An error where [`quantize`] would refuse `graph` for what it is, and not for what its values are.
+pub fn check(graph: &Graph) -> Result<()> {
+    Network::of(graph).map(drop)
+}
+
 /// The layers of these names.
 fn named(network: &Network, names: &[String]) -> Result<BTreeSet<usize>> {
     let mut found = BTreeSet::new();
