@@ -59,7 +59,7 @@ fn strong(hue: f64) -> [u8; 3] {
     let a = s * f64::min(l, 1.0 - l);
     [0.0, 8.0, 4.0].map(|n: f64| {
         let k = (n + hue / 30.0) % 12.0;
-        (255.0 * (l - a * f64::max(-1.0, f64::min(f64::min(k - 3.0, 9.0 - k), 1.0)))).round() as u8
+        (255.0 * (l - a * f64::min(k - 3.0, 9.0 - k).clamp(-1.0, 1.0))).round() as u8
     })
 }
 
@@ -142,6 +142,13 @@ fn plots_show_the_numbers() {
     let picture = show("latency", "Latency", 900);
     let value = |v: &Value| number(&v["latency_ms"]["p50"]);
     check_bars(&picture, variants, &value, "latency");
+    // A bar that lies is noticed.
+    let bar = format!("<rect class=\"bar hue{}", if variants[1]["name"] == "f32" { 1 } else { 2 });
+    let (before, behind) = html.split_once(&bar).unwrap();
+    let tampered = format!("{before}{bar} tampered\" style=\"width: 30px{behind}");
+    let lying = screenshot(&browser, &folder, "lying", &only(&tampered, "Latency"), 900);
+    let told = std::panic::catch_unwind(|| check_bars(&lying, variants, &value, "on purpose"));
+    assert!(told.is_err(), "a bar of 30 pixels passed");
 
     // Accuracy: dots from left to right as the values, and of equal values one below the other.
     let picture = show("accuracy", "Accuracy", 900);

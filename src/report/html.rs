@@ -130,6 +130,7 @@ p { max-width: 44rem; margin: .5rem 0 1rem; }
 .swatch { display: inline-block; min-width: 2rem; padding: .05rem .4rem; border-radius: .25rem; text-align: center;
   background: var(--faint, var(--none)); border-bottom: 3px solid var(--strong, var(--rule)); font-size: .8rem; font-weight: 600; }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); gap: 1.5rem; }
+.figures + .figures { margin-top: 1.25rem; }
 figure { margin: 0; }
 figure:only-child { grid-column: 1 / -1; width: 100%; max-width: 34rem; }
 figure.whole { grid-column: 1 / -1; width: 100%; max-width: 60rem !important; }

@@ -23,8 +23,11 @@ const LEFT: f64 = 150.0;
 const BEHIND: f64 = 170.0;
 const ROW: f64 = 26.0;
 
-/// The picture of `rows`, with a dotted line at `bound` where there is one, told as `note`.
+/// The picture of `rows`, with a dotted line at `bound` where there is one that is not far from them, told by its text.
 pub fn svg(rows: &[Interval], bound: Option<(f64, &str)>) -> String {
+    let low = rows.iter().map(|r| r.ends[0]).fold(f64::INFINITY, f64::min);
+    let high = rows.iter().map(|r| r.ends[1]).fold(f64::NEG_INFINITY, f64::max);
+    let bound = bound.filter(|b| b.0 >= low - (high - low) && b.0 <= high + (high - low));
     let values = rows.iter().flat_map(|r| [r.ends[0], r.ends[1], r.value]).chain(bound.map(|b| b.0));
     let (low, high) = values
         .filter(|v| v.is_finite())

@@ -11,13 +11,13 @@ use planish::report::intervals::{self, Interval};
 use planish::report::machine;
 use planish::report::table::{Align, Table, bytes, milliseconds};
 
-/// The colour of what was there before, and of each format.
+/// The colour of what was there before.
 const BEFORE: usize = 6;
-const FORMATS: [&str; 3] = ["int8", "bf16", "f32"];
+/// Formats, and their colours.
+const FORMATS: [(&str, usize); 3] = [("int8", 0), ("f32", 1), ("bf16", 2)];
 
 fn colour(format: &str) -> usize {
-    let known = FORMATS.iter().position(|f| *f == format).unwrap_or(FORMATS.len());
-    [0, 2, 1, 3][known]
+    FORMATS.iter().find(|f| f.0 == format).map_or(FORMATS.len(), |f| f.1)
 }
 
 fn variant_colour(outcome: &Outcome, v: usize) -> usize {
@@ -174,8 +174,8 @@ fn memory(outcome: &Outcome) -> String {
 }
 
 fn key(outcome: &Outcome) -> String {
-    let used = |format: &&str| outcome.layers.iter().any(|l| l.format == **format);
-    let formats = FORMATS.into_iter().filter(used).map(|format| (colour(format), "", format));
+    let used = |format: &&(&str, usize)| outcome.layers.iter().any(|l| l.format == format.0);
+    let formats = FORMATS.iter().filter(used).map(|&(format, index)| (index, "", format));
     legend([(BEFORE, "", "simplified, f32")].into_iter().chain(formats))
 }
 
@@ -211,7 +211,7 @@ fn shortened(name: &str) -> String {
 fn gains(outcome: &Outcome) -> String {
     let mut chart = Chart::new(["predicted, ms", "measured, ms"], [Scale::Linear, Scale::Linear]);
     let mut all = Vec::new();
-    for format in FORMATS {
+    for (format, index) in FORMATS {
         let of = outcome.layers.iter().filter(|l| l.format == format);
         let points: Vec<(f64, f64)> = of.filter_map(|l| l.predicted_ms.zip(l.gained_ms())).collect();
         all.extend(points.iter().flat_map(|p| [p.0, p.1]));

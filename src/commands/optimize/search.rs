@@ -32,6 +32,10 @@ const JUDGING: usize = 8;
 /// Seconds of the last comparison.
 const COMPARING: f64 = 3.0;
 
+/// What is measured so many times as long as something else is faster than it, and not by chance. Precisions come in the order
+/// in which they are preferred.
+const CLEARLY: f64 = 0.97;
+
 /// What a variant of the network is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -207,7 +211,7 @@ pub fn search(
         variants.push(variant);
     }
 
-    let mut search = Integers {
+    let search = Integers {
         graph,
         options: &options,
         floats: &floats,
@@ -227,9 +231,19 @@ pub fn search(
             go_on()
         };
         let made = search.find(&pictures, &holds, &mut Watch::new(&mut tell))?;
-        let mut variant = Variant::new(Kind::Integers, made.graph.clone(), made.session()?, &shapes)?;
+        let session = Session::new(made.graph.clone(), &search.options(made.precision))?;
+        let mut variant = Variant::new(Kind::Integers, made.graph.clone(), session, &shapes)?;
         (variant.judgement, variant.holds) = (made.bounded.last.clone(), made.bounded.kept);
         variants.push(variant);
+        // The precision was chosen before layers went back: with them, another one may be faster.
+        let others = floats.iter().filter(|p| **p != made.precision && !made.bounded.back.is_empty());
+        for &precision in others {
+            let session = Session::new(made.graph.clone(), &search.options(precision))?;
+            let mut variant = Variant::new(Kind::Integers, made.graph.clone(), session, &shapes)?;
+            variant.judgement = judge.judge(&variant.session)?;
+            variant.holds = variant.judgement.as_ref().is_some_and(holds);
+            variants.push(variant);
+        }
         found = Some(made);
     }
     if variants.len() > 1 {
@@ -329,14 +343,9 @@ pub struct Found {
     pub times: Vec<Times>,
     /// How it was kept accurate.
     pub bounded: Bounded<Option<Judgement>>,
+    /// What its float layers were thought to be kept as best.
+    precision: ElementType,
     graph: Graph,
-    options: SessionOptions,
-}
-
-impl Found {
-    fn session(&self) -> Result<Session> {
-        Session::new(self.graph.clone(), &self.options)
-    }
 }
 
 impl Integers<'_> {
@@ -345,7 +354,7 @@ impl Integers<'_> {
     }
 
     fn find(
-        &mut self,
+        &self,
         pictures: &Pictures<'_>,
         holds: &dyn Fn(&Judgement) -> bool,
         watch: &mut Watch<'_>,
@@ -365,7 +374,7 @@ impl Integers<'_> {
             let mut times = quantised.times(self.graph, &mut time)?;
             let shape = &self.shapes[0];
             let whole = quantised.keep_faster_float(&mut times, shape, &mut time, pictures, watch)?;
-            if best.as_ref().is_none_or(|b| whole < b.0) {
+            if best.as_ref().is_none_or(|b| whole < CLEARLY * b.0) {
                 chosen = quantised.between().clone();
                 best = Some((whole, precision, times));
             }
@@ -382,6 +391,6 @@ impl Integers<'_> {
         let mut known = |_: &Quantised| Ok(times.clone());
         let bounded = mixed::within(&mut quantised, &mut known, pictures, &mut judge, &holds, watch)?;
         let graph = quantised.graph(Form::Qdq)?;
-        Ok(Found { quantised, times, bounded, graph, options })
+        Ok(Found { quantised, times, bounded, precision, graph })
     }
 }
