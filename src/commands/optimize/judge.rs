@@ -23,16 +23,9 @@ pub enum Standard {
 }
 
 impl Standard {
-    /// What a network that takes and gives such tensors is judged by.
-    pub fn of(session: &Session, shapes: &[Vec<usize>], labelled: bool) -> Result<Standard> {
-        let outputs = session.with_plan(shapes, |plan| plan.outputs().to_vec())?;
-        let scores = outputs.first().is_some_and(|(dtype, shape)| {
-            let shape = shape.as_deref().unwrap_or(&[]);
-            *dtype == planish_graph::DType::F32
-                && shape.len() >= 2
-                && shape[1] >= 2
-                && shape[2..].iter().all(|&d| d == 1)
-        });
+    /// What a network that gives such tensors is judged by.
+    pub fn of(outputs: &[Tensor], labelled: bool) -> Result<Standard> {
+        let scores = outputs.first().is_some_and(is_classifier);
         match (scores, labelled) {
             (true, true) => Ok(Standard::Labels),
             (true, false) if outputs.len() == 1 => Ok(Standard::Agreement),
@@ -40,7 +33,7 @@ impl Standard {
                 "labels say what is right of a classifier, and this model's first output is not rows of class scores \
                  [batch, classes]: leave out --labels to keep the outputs near those of the model as it is",
             )),
-            (_, false) if outputs.iter().any(|(dtype, _)| dtype.is_float()) => Ok(Standard::Outputs),
+            (_, false) if outputs.iter().any(|t| t.dtype().is_float()) => Ok(Standard::Outputs),
             _ => Err(Error::unsupported("no output is of floating-point numbers, which could be compared")),
         }
     }

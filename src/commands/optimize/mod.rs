@@ -11,7 +11,7 @@ mod plain;
 mod search;
 mod terminal;
 
-use super::model::{self, Execution, Shapes};
+use super::model::{self, Execution, Precision, Shapes};
 use super::pictures::PictureArguments;
 use super::quantize;
 use super::source::{Source, SourceArguments};
@@ -75,6 +75,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let (Some(model), Some(output)) = (&arguments.model, &arguments.output) {
         model::refuse_overwriting(model, output)?;
     }
+    if arguments.report.is_some() && arguments.report == arguments.output {
+        return Err(Error::invalid(
+            "the report and the network cannot be one file: give another one with --report",
+        ));
+    }
     let graph = match &arguments.model {
         Some(path) => model::read(path, arguments.execution.max_memory)?,
         None => planish_onnx::read(EMBEDDED_NETWORK, None, &planish_onnx::ReadOptions::default())?,
@@ -83,6 +88,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let searched = arguments.source.given()
         || arguments.max_drop.is_some()
         || arguments.budget.is_some()
+        || arguments.execution.precision == Some(Precision::Auto)
         || arguments.report.is_some();
     if !searched {
         let pictures = arguments.model.is_none().then(embedded).transpose()?;

@@ -216,12 +216,7 @@ fn gains(outcome: &Outcome) -> String {
         let points: Vec<(f64, f64)> = of.filter_map(|l| l.predicted_ms.zip(l.gained_ms())).collect();
         all.extend(points.iter().flat_map(|p| [p.0, p.1]));
         if !points.is_empty() {
-            chart.series(Series {
-                name: format.to_string(),
-                index: colour(format),
-                style: Style::Dots,
-                points,
-            });
+            chart.series(Series { name: format.to_string(), index, style: Style::Dots, points });
         }
     }
     if all.is_empty() {

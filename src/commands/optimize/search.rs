@@ -6,7 +6,7 @@ use super::super::eval;
 use super::super::interrupt::Interrupt;
 use super::super::model::{self, Precision};
 use super::super::pictures;
-use super::super::source::Source;
+use super::super::source::{Prepared, Source};
 use super::super::timing;
 use super::Arguments;
 use super::judge::{Judge, Judgement, Standard};
@@ -167,32 +167,10 @@ pub fn search(
         graph.clone(),
         &SessionOptions { optimise: false, precision: ElementType::F32, ..options.clone() },
     )?;
-    let standard = Standard::of(&as_read, &shapes, source.is_labelled())?;
-
-    let order = source.order(arguments.seed);
-    let asked = arguments.count.get();
-    let batch = eval::batch_size(graph, CALIBRATING);
-    // However many cannot be read, half of them are left to judge by.
-    let half = &order[..order.len().div_ceil(2)];
-    let calibration =
-        source.prepare("reading pictures", half, asked, batch, &settings, options.max_memory)?;
-    let judges = &order[calibration.places..];
+    let inputs = model::random_inputs(graph, &shapes, 1)?;
+    let standard = Standard::of(&as_read.run(&inputs)?, source.is_labelled())?;
     let batch = if standard == Standard::Outputs { 1 } else { JUDGING };
-    let held = source.prepare(
-        "reading pictures",
-        judges,
-        arguments.held_out.get(),
-        eval::batch_size(graph, batch),
-        &settings,
-        options.max_memory,
-    )?;
-    if calibration.len() < asked {
-        eprintln!(
-            "planish: {asked} pictures were asked for; calibrating with {} of {}, half of which are left to judge by",
-            calibration.len(),
-            order.len()
-        );
-    }
+    let (calibration, held) = read(arguments, graph, source, &settings, batch)?;
 
     let max_drop = arguments.max_drop.unwrap_or(MAX_DROP);
     let (judge, before) = Judge::new(&held, standard, arguments.source.class_offset, &as_read, &go_on)?;
@@ -215,7 +193,7 @@ pub fn search(
         graph,
         options: &options,
         floats: &floats,
-        inputs: model::random_inputs(graph, &shapes, 1)?,
+        inputs: &inputs,
         shapes: &shapes,
         judge: &judge,
     };
@@ -247,7 +225,7 @@ pub fn search(
         found = Some(made);
     }
     if variants.len() > 1 {
-        compare(&mut variants, &search.inputs, &go_on)?;
+        compare(&mut variants, &inputs, &go_on)?;
     }
     let fastest = (0..variants.len())
         .filter(|&v| variants[v].holds)
@@ -257,7 +235,7 @@ pub fn search(
         settings.store(&mut variant.graph)?;
         model::remember(&variant.session);
     }
-    let layers = layers::explain(&variants, chosen, found.as_ref(), &search.inputs)?;
+    let layers = layers::explain(&variants, chosen, found.as_ref(), &inputs)?;
     let names = found.as_ref().map(|f| (f.quantised.layers(), &f.bounded.back));
     let back = names.map_or(Vec::new(), |(all, back)| back.iter().map(|&l| all[l].name.clone()).collect());
     let interrupted = !go_on();
@@ -270,7 +248,7 @@ pub fn search(
         max_drop,
         seed: arguments.seed,
         calibrating: calibration.len(),
-        asked,
+        asked: arguments.count.get(),
         judging: judge.pictures(),
         skipped: calibration.skipped + held.skipped,
         variants,
@@ -282,6 +260,34 @@ pub fn search(
         interrupted,
         shapes,
     })
+}
+
+/// The pictures that calibrate, and those that judge, `batch` at a time.
+fn read(
+    arguments: &Arguments,
+    graph: &Graph,
+    source: &Source,
+    settings: &Preprocessing,
+    batch: usize,
+) -> Result<(Prepared, Prepared)> {
+    let (what, most) = ("reading pictures", arguments.execution.max_memory);
+    let order = source.order(arguments.seed);
+    // However many cannot be read, half of them are left to judge by.
+    let half = &order[..order.len().div_ceil(2)];
+    let asked = arguments.count.get();
+    let calibrating = eval::batch_size(graph, CALIBRATING);
+    let calibration = source.prepare(what, half, asked, calibrating, settings, most)?;
+    if calibration.len() < asked {
+        eprintln!(
+            "planish: {asked} pictures were asked for; calibrating with {} of {}, half of which are left to judge by",
+            calibration.len(),
+            order.len()
+        );
+    }
+    let judges = &order[calibration.places..];
+    let judging = eval::batch_size(graph, batch);
+    let held = source.prepare(what, judges, arguments.held_out.get(), judging, settings, most)?;
+    Ok((calibration, held))
 }
 
 /// What float layers may be kept as.
@@ -330,7 +336,7 @@ struct Integers<'a> {
     graph: &'a Graph,
     options: &'a SessionOptions,
     floats: &'a [ElementType],
-    inputs: Vec<Tensor>,
+    inputs: &'a [Tensor],
     shapes: &'a [Vec<usize>],
     judge: &'a Judge<'a>,
 }
@@ -370,7 +376,7 @@ impl Integers<'_> {
             }
             let options = self.options(precision);
             let mut time =
-                |graph: &Graph| timing::profile(&Session::new(graph.clone(), &options)?, &self.inputs);
+                |graph: &Graph| timing::profile(&Session::new(graph.clone(), &options)?, self.inputs);
             let mut times = quantised.times(self.graph, &mut time)?;
             let shape = &self.shapes[0];
             let whole = quantised.keep_faster_float(&mut times, shape, &mut time, pictures, watch)?;
