@@ -109,7 +109,7 @@ fn reasons(best: &Variant, found: Option<&Found>, layers: usize) -> Vec<(String,
                 format!(
                     ": gains {} with its conversions ({} expected)",
                     milliseconds(b.measured),
-                    milliseconds(b.predicted)
+                    signed(b.predicted)
                 )
             });
             return (float.clone(), format!("faster in float between integers{gain}"));

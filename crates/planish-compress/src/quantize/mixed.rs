@@ -43,6 +43,9 @@ impl Times {
 /// Nanoseconds that converting a number takes where the profile of a network shows no conversion.
 const CONVERSION: f64 = 0.25;
 
+/// What share of a layer's time a gain must be so that it is none by chance.
+const NOTEWORTHY: f64 = 0.03;
+
 /// The least that a layer is said to lose in float, in milliseconds: what cannot be told from nothing.
 const LEAST_LOSS: f64 = 1e-3;
 
@@ -159,7 +162,8 @@ impl Quantised {
                 times[l].between = Some(Between { predicted, measured });
             }
             let before = chosen.len();
-            chosen.retain(|l, _| times[*l].between.is_some_and(|b| b.measured > 0.0));
+            let least = |l: usize| NOTEWORTHY * times[l].integer.unwrap_or(0.0);
+            chosen.retain(|l, _| times[*l].between.is_some_and(|b| b.measured > least(*l)));
             if chosen.len() == before {
                 if total(&mixed) < best {
                     best = total(&mixed);
