@@ -2,12 +2,9 @@
 
 mod common;
 
-use common::{Folder, assert_keys, number, texts};
-use planish::files::cifar10::Cifar10;
-use std::path::Path;
+use common::{Folder, PICTURES, assert_keys, number, pictures, texts};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/resnet20-cifar10.onnx");
-const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/cifar10-test-100.bin");
 const KEYS: [&str; 20] = [
     "model",
     "output",
@@ -30,24 +27,6 @@ const KEYS: [&str; 20] = [
     "seconds",
     "interrupted",
 ];
-
-/// Writes the first `count` embedded pictures as BMP files into a folder.
-fn pictures(folder: &Folder, count: usize) -> String {
-    std::fs::create_dir_all(folder.0.join("p")).unwrap();
-    let all = Cifar10::read(Path::new(PICTURES)).unwrap();
-    for i in 0..count {
-        let picture = all.picture(i).unwrap();
-        let (w, h) = (picture.width() as u32, picture.height() as u32);
-        let mut bmp = vec![b'B', b'M'];
-        for field in [54 + 3 * w * h, 0, 54, 40, w, h.wrapping_neg(), 1 | 24 << 16, 0, 3 * w * h, 0, 0, 0, 0]
-        {
-            bmp.extend(field.to_le_bytes());
-        }
-        bmp.extend(picture.pixels().chunks_exact(3).flat_map(|p| [p[2], p[1], p[0]]));
-        std::fs::write(folder.0.join(format!("p/{i:03}.bmp")), bmp).unwrap();
-    }
-    folder.path("p")
-}
 
 #[test]
 fn quantises_with_labels_and_reports() {

@@ -1,12 +1,13 @@
 //! `planish bench`: latency, throughput and memory, with the configuration that gave them.
 
 use super::model::{self, Execution, Shapes};
+use super::timing;
 use clap::Args;
 use planish::report::machine;
 use planish::report::stats::Summary;
 use planish::report::table::{Align, Table, bytes};
+use planish_engine::Profile;
 use planish_engine::plan::choose::Candidate;
-use planish_engine::{CancelToken, Profile};
 use planish_graph::error::Context;
 use planish_graph::{Error, Result};
 use serde_json::json;
@@ -40,8 +41,6 @@ pub struct Arguments {
 
 /// Runs before measuring: plans, first touches of memory, clocks.
 const WARM_UP_RUNS: usize = 3;
-/// Profiled runs, of which each step's fastest time counts.
-const PROFILE_RUNS: usize = 10;
 
 /// Measures.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -75,8 +74,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let batch = shapes.first().and_then(|s| s.first()).copied().unwrap_or(1).max(1);
     let throughput = 1e3 * (times.len() * batch) as f64 / times.iter().sum::<f64>();
     let latency = Summary::of(&times).ok_or_else(|| Error::invalid("no run was measured"))?;
-    let profile =
-        if arguments.profile || arguments.trace.is_some() { Some(profile(session, &inputs)?) } else { None };
+    let profile = if arguments.profile || arguments.trace.is_some() {
+        Some(timing::profile(session, &inputs)?)
+    } else {
+        None
+    };
     if let (Some(path), Some(profile)) = (&arguments.trace, &profile) {
         let text = serde_json::to_vec(&trace(profile)).map_err(|e| Error::invalid(e.to_string()))?;
         planish_files::replace(path, |w| w.write_all(&text)).map_err(|e| Error::io(path, &e))?;
@@ -126,26 +128,6 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         bytes(arena as u64)
     );
     Ok(ExitCode::SUCCESS)
-}
-
-/// Several profiled runs, of which each step's fastest time counts.
-fn profile(session: &planish_engine::Session, inputs: &[planish_graph::Tensor]) -> Result<Profile> {
-    let mut best: Option<Profile> = None;
-    for _ in 0..PROFILE_RUNS {
-        let mut profile = Profile::default();
-        session.run_with(inputs, &CancelToken::new(), Some(&mut profile))?;
-        best = Some(match best {
-            None => profile,
-            Some(mut best) => {
-                for (old, new) in best.steps.iter_mut().zip(profile.steps) {
-                    old.time = old.time.min(new.time);
-                    old.start = new.start;
-                }
-                best
-            }
-        });
-    }
-    Ok(best.unwrap_or_default())
 }
 
 fn gflops(step: &planish_engine::StepProfile) -> f64 {

@@ -3,9 +3,8 @@
 use super::model::{self, Execution};
 use super::pictures::{self, PictureArguments};
 use super::run::is_classifier;
+use super::source::{self, Skipped, Source, SourceArguments};
 use clap::{ArgGroup, Args};
-use planish::files::cifar10::Cifar10;
-use planish::files::labels::{ClassNames, Listing};
 use planish::images::{Picture, Preprocessing};
 use planish::report::progress::Progress;
 use planish_engine::Session;
@@ -15,7 +14,6 @@ use serde_json::json;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// What to evaluate.
@@ -24,21 +22,8 @@ use std::time::Instant;
 pub struct Arguments {
     /// The ONNX file
     model: PathBuf,
-    /// Folder of pictures
-    #[arg(long, value_name = "DIR", requires = "labels")]
-    images: Option<PathBuf>,
-    /// Table of file and class, separated by a tab, one picture a line
-    #[arg(long, value_name = "TSV")]
-    labels: Option<PathBuf>,
-    /// CIFAR-10 pictures in the official binary layout, instead of --images
-    #[arg(long, value_name = "FILE.bin", conflicts_with_all = ["images", "labels"])]
-    cifar10: Option<PathBuf>,
-    /// Class names, one a line, where the table names classes by text
-    #[arg(long, value_name = "FILE")]
-    classes: Option<PathBuf>,
-    /// The model's class for label 0 [default: 1 for models of 1001 classes, whose class 0 is the background; else 0]
-    #[arg(long, value_name = "N")]
-    class_offset: Option<usize>,
+    #[command(flatten)]
+    source: SourceArguments,
     /// Only the first N pictures
     #[arg(long, value_name = "N")]
     limit: Option<NonZeroUsize>,
@@ -55,6 +40,7 @@ pub struct Arguments {
 }
 
 /// What an evaluation found.
+#[derive(Clone, Copy, Debug)]
 pub struct Accuracy {
     /// Pictures evaluated.
     pub images: usize,
@@ -77,59 +63,20 @@ impl Accuracy {
     }
 }
 
-/// Labelled pictures, one after the other.
-#[derive(Clone)]
-pub enum Pictures {
-    /// Files of a folder.
-    Files(PathBuf, Listing),
-    /// CIFAR-10's binary layout.
-    Cifar10(Cifar10),
-    /// Those of others that are at these places.
-    Chosen(Box<Pictures>, Arc<[usize]>),
-}
-
-impl Pictures {
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        match self {
-            Pictures::Files(_, listing) => listing.pictures.len(),
-            Pictures::Cifar10(data) => data.len(),
-            Pictures::Chosen(_, places) => places.len(),
-        }
-    }
-    /// The class and the content of one.
-    pub fn get(&self, index: usize) -> Result<(usize, Picture)> {
-        match self {
-            Pictures::Files(folder, listing) => {
-                let entry = &listing.pictures[index];
-                Ok((entry.class, pictures::decode_one(&folder.join(&entry.file))?))
-            }
-            Pictures::Cifar10(data) => {
-                let gone = || Error::invalid(format!("there is no picture {index}"));
-                let (class, _) = data.get(index).ok_or_else(gone)?;
-                Ok((class, data.picture(index).ok_or_else(gone)?))
-            }
-            Pictures::Chosen(all, places) => all.get(places[index]),
-        }
-    }
-}
-
 /// Evaluates.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let options = arguments.execution.options();
     let loaded = model::load(&arguments.model, &options, false)?;
     let session = &loaded.session;
-    let names = arguments.classes.as_deref().map(ClassNames::read).transpose()?;
-    let source = match (&arguments.cifar10, &arguments.images, &arguments.labels) {
-        (Some(file), _, _) => Pictures::Cifar10(Cifar10::read(file)?),
-        (None, Some(folder), Some(labels)) => {
-            Pictures::Files(folder.clone(), Listing::read(labels, names.as_ref())?)
-        }
-        _ => return Err(Error::invalid("give --images DIR with --labels TSV, or --cifar10 FILE.bin")),
-    };
+    let source = arguments.source.open()?;
+    if !source.is_labelled() {
+        return Err(Error::invalid("give --images DIR with --labels TSV, or --cifar10 FILE.bin"));
+    }
     let settings = arguments.pictures.settings(session.graph())?;
     let count = source.len().min(arguments.limit.map_or(usize::MAX, NonZeroUsize::get));
-    let found = evaluate(session, &source, count, &settings, arguments.batch, arguments.class_offset)
+    let places: Vec<usize> = (0..count).collect();
+    let offset = arguments.source.class_offset;
+    let found = evaluate(session, &source, &places, &settings, arguments.batch, offset)
         .context(|| arguments.model.display().to_string())?;
     model::remember(session);
     let (top1, top5) = (found.percent(found.top1), found.percent(found.top5));
@@ -154,7 +101,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 /// How many pictures a run takes: what the model says, or what was asked for.
-fn batch_size(graph: &Graph, asked: usize) -> usize {
+pub fn batch_size(graph: &Graph, asked: usize) -> usize {
     let dims = graph.inputs.first().and_then(|&i| graph.value(i).shape.as_ref());
     match dims.and_then(|d| d.first()) {
         Some(Dim::Fixed(n)) => (*n).max(1),
@@ -162,11 +109,11 @@ fn batch_size(graph: &Graph, asked: usize) -> usize {
     }
 }
 
-/// Runs the first `count` pictures of `source` through `session` and counts right answers.
+/// Runs the labelled pictures at `places` of `source` through `session` and counts right answers.
 pub fn evaluate(
     session: &Session,
-    source: &Pictures,
-    count: usize,
+    source: &Source,
+    places: &[usize],
     settings: &Preprocessing,
     batch: usize,
     class_offset: Option<usize>,
@@ -174,22 +121,20 @@ pub fn evaluate(
     pictures::picture_input(session.graph())?;
     let batch = batch_size(session.graph(), batch);
     let mut found = Accuracy { images: 0, skipped: 0, top1: 0, top5: 0, seconds: 0.0, network_seconds: 0.0 };
-    let progress = Progress::new("pictures", count as u64);
+    let progress = Progress::new("pictures", places.len() as u64);
     let begun = Instant::now();
+    let mut skipped = Skipped::default();
     let mut labels = Vec::with_capacity(batch);
     let mut waiting: Vec<Picture> = Vec::with_capacity(batch);
-    for index in 0..count {
+    for (seen, &index) in places.iter().enumerate() {
         match source.get(index) {
             Ok((class, picture)) => {
                 labels.push(class);
                 waiting.push(picture);
             }
-            Err(error) => {
-                found.skipped += 1;
-                progress.note(&format!("left out: {error}"));
-            }
+            Err(error) => skipped.add(&error, &progress),
         }
-        if waiting.len() == batch || index + 1 == count && !waiting.is_empty() {
+        if waiting.len() == batch || seen + 1 == places.len() && !waiting.is_empty() {
             // The last batch is filled up, so that one plan serves all and models of fixed batch run too.
             while waiting.len() < batch {
                 waiting.push(waiting[0].clone());
@@ -198,26 +143,33 @@ pub fn evaluate(
             let start = Instant::now();
             let outputs = session.run(&[input])?;
             found.network_seconds += start.elapsed().as_secs_f64();
-            score(&outputs, &labels, class_offset, &mut found)?;
+            for better in ranks(&outputs, &labels, class_offset)? {
+                found.images += 1;
+                found.top1 += usize::from(better == Some(0));
+                found.top5 += usize::from(better.is_some_and(|b| b < 5));
+            }
             labels.clear();
             waiting.clear();
         }
         progress.advance(1);
     }
+    skipped.end(&progress);
     drop(progress);
+    found.skipped = skipped.0;
     found.seconds = begun.elapsed().as_secs_f64();
     if found.images == 0 {
-        return Err(Error::invalid(format!("none of {count} pictures could be read")));
+        return Err(source::none_of(places.len()));
     }
     Ok(found)
 }
 
-fn score(
+/// For each label the number of classes that a network scored better in its row of the first output; `None` where the
+/// label is not known, or its score is NaN, which is never right.
+pub fn ranks(
     outputs: &[planish_graph::Tensor],
-    labels: &[usize],
+    labels: &[Option<usize>],
     class_offset: Option<usize>,
-    found: &mut Accuracy,
-) -> Result<()> {
+) -> Result<Vec<Option<usize>>> {
     let Some(scores) = outputs.first().filter(|t| is_classifier(t)) else {
         return Err(Error::unsupported(
             "the model's first output is not rows of class scores [batch, classes]",
@@ -225,23 +177,17 @@ fn score(
     };
     let classes = scores.shape()[1];
     let offset = class_offset.unwrap_or(usize::from(classes == 1001));
-    for (row, &label) in scores.as_slice::<f32>()?.chunks_exact(classes).zip(labels) {
+    let rank = |(row, label): (&[f32], &Option<usize>)| {
+        let Some(label) = *label else { return Ok(None) };
         let wanted = label.saturating_add(offset);
         let Some(&own) = row.get(wanted) else {
             return Err(Error::invalid(format!(
                 "label {label} is class {wanted} of a model that has {classes} classes"
             )));
         };
-        // Ties count against the model only where an earlier class ties, as with argmax; NaN is never right.
+        // Ties count against the model only where an earlier class ties, as with argmax.
         let better = row.iter().enumerate().filter(|&(c, &s)| s > own || s == own && c < wanted).count();
-        found.images += 1;
-        found.top1 += usize::from(better == 0 && !own.is_nan());
-        found.top5 += usize::from(better < 5 && !own.is_nan());
-    }
-    Ok(())
-}
-
-/// CIFAR-10 pictures held in memory (the embedded ones).
-pub fn cifar10(bytes: &[u8]) -> Result<Pictures> {
-    Cifar10::from_bytes(bytes.to_vec()).map(Pictures::Cifar10)
+        Ok((!own.is_nan()).then_some(better))
+    };
+    scores.as_slice::<f32>()?.chunks_exact(classes).zip(labels).map(rank).collect()
 }

@@ -12,6 +12,8 @@ mod optimize;
 mod pictures;
 mod quantize;
 mod run;
+mod source;
+mod timing;
 mod tune;
 mod verify;
 

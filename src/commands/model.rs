@@ -26,10 +26,10 @@ pub struct Execution {
     /// Cap on the bytes of tensors and working memory; K, M, G are understood
     #[arg(long, default_value = "16G", value_parser = bytes, value_name = "BYTES")]
     pub max_memory: usize,
-    /// What activations and weights are kept as: f32, or bf16, which needs a machine with AVX512-BF16 and rounds to 8
+    /// What activations and weights are kept as: f32 (the default), or bf16, which needs a machine with AVX512-BF16 and rounds to 8
     /// bits. Sums are f32 either way
-    #[arg(long, value_name = "TYPE", default_value_t = ElementType::F32, value_parser = precision)]
-    pub precision: ElementType,
+    #[arg(long, value_name = "TYPE", value_parser = precision_not_auto)]
+    pub precision: Option<Precision>,
     /// Measure the candidate algorithms of each convolution and remember the winners; Ctrl-C ends it early
     #[arg(long)]
     pub tune: bool,
@@ -51,6 +51,15 @@ pub struct Execution {
     pub max_error: f32,
 }
 
+/// What numbers are kept as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// Whatever is fastest; only where that is measured.
+    Auto,
+    /// This.
+    Is(ElementType),
+}
+
 impl Execution {
     /// The options of a session.
     pub fn options(&self) -> SessionOptions {
@@ -58,7 +67,10 @@ impl Execution {
         SessionOptions {
             threads: self.threads,
             max_memory: self.max_memory,
-            precision: self.precision,
+            precision: match self.precision {
+                Some(Precision::Is(element)) => element,
+                Some(Precision::Auto) | None => ElementType::F32,
+            },
             chooser: ChooserOptions {
                 tune: self.tune.then(|| Tuning {
                     time: Duration::from_secs_f64(self.tune_seconds.unwrap_or(Tuning::DEFAULT_SECONDS)),
@@ -166,6 +178,20 @@ pub fn read(path: &Path, max_memory: usize) -> Result<Graph> {
     with_budget(&budget, || planish_onnx::load(path, &planish_onnx::ReadOptions::default()))
 }
 
+/// An error where `output` is the file that `model` is read from: what is written answers otherwise, and the model would be
+/// lost.
+pub fn refuse_overwriting(model: &Path, output: &Path) -> Result<()> {
+    let same = match (model.canonicalize(), output.canonicalize()) {
+        (Ok(model), Ok(output)) => model == output,
+        _ => model == output,
+    };
+    if same {
+        return Err(Error::invalid("the output would replace the model itself: give another file with -o")
+            .at(output.display().to_string()));
+    }
+    Ok(())
+}
+
 /// Reads and optimises. `keep_original` also keeps the graph as it was read.
 pub fn load(path: &Path, options: &SessionOptions, keep_original: bool) -> Result<Loaded> {
     let start = Instant::now();
@@ -184,7 +210,7 @@ pub fn load(path: &Path, options: &SessionOptions, keep_original: bool) -> Resul
 }
 
 /// Says that a precision was asked for in vain.
-fn note_precision(asked: ElementType, isa: Isa) {
+pub fn note_precision(asked: ElementType, isa: Isa) {
     eprintln!("planish: {isa} on this machine has no instructions for {asked}; computing in f32");
 }
 
@@ -193,6 +219,15 @@ pub fn precision(text: &str) -> std::result::Result<ElementType, String> {
     let all = [ElementType::F32, ElementType::Bf16];
     let found = all.into_iter().find(|element| element.name() == text);
     found.ok_or_else(|| format!("there is no precision \"{text}\"; there are f32 and bf16"))
+}
+
+fn precision_not_auto(text: &str) -> std::result::Result<Precision, String> {
+    precision(text).map(Precision::Is)
+}
+
+/// The name of a precision, or "auto".
+pub fn precision_or_auto(text: &str) -> std::result::Result<Precision, String> {
+    if text == "auto" { Ok(Precision::Auto) } else { precision_not_auto(text) }
 }
 
 /// Noise for every input of `graph`, in the given shapes.
@@ -236,7 +271,7 @@ fn watch() -> Watch {
 }
 
 /// Seconds of a budget: none or more, and no more than a day.
-fn seconds(text: &str) -> std::result::Result<f64, String> {
+pub fn seconds(text: &str) -> std::result::Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..=86400.0).contains(&seconds) => Ok(seconds),
         _ => Err(format!("\"{text}\" is no number of seconds from 0 to 86400")),

@@ -130,8 +130,10 @@ p { max-width: 44rem; margin: .5rem 0 1rem; }
 .swatch { display: inline-block; min-width: 2rem; padding: .05rem .4rem; border-radius: .25rem; text-align: center;
   background: var(--faint, var(--none)); border-bottom: 3px solid var(--strong, var(--rule)); font-size: .8rem; font-weight: 600; }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); gap: 1.5rem; }
+.figures + .figures { margin-top: 1.25rem; }
 figure { margin: 0; }
 figure:only-child { grid-column: 1 / -1; width: 100%; max-width: 34rem; }
+figure.whole { grid-column: 1 / -1; width: 100%; max-width: 60rem !important; }
 figcaption { font-weight: 600; font-size: .95rem; margin-bottom: .25rem; }
 svg { display: block; width: 100%; height: auto; font: 12px system-ui, sans-serif; font-variant-numeric: tabular-nums; }
 svg text { fill: var(--ink); }
@@ -140,6 +142,9 @@ svg .rule { stroke: var(--rule); stroke-width: 1; fill: none; }
 svg .none { fill: var(--none); }
 svg .fill { fill: var(--faint); }
 svg .dot { fill: var(--strong); fill-opacity: .8; }
+svg .bar { fill: var(--strong); }
+svg .whisker { stroke: var(--strong); stroke-width: 2; fill: none; }
+svg .over { stroke: var(--ink); stroke-width: 1.5; fill: none; }
 svg .line { stroke: var(--strong); stroke-width: 2; fill: none; stroke-linejoin: round; }
 svg .broken.line { stroke-dasharray: 5 3; }
 svg .guide { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 2 3; fill: none; }

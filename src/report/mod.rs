@@ -4,11 +4,14 @@
 //! people or as JSON for programs; progress on standard error, and only where a person is looking. Reports that are
 //! looked at rather than read are one HTML file with pictures in SVG.
 
+pub mod bars;
 pub mod chart;
 pub mod grid;
 pub mod html;
+pub mod intervals;
 pub mod machine;
 pub mod progress;
+pub mod shares;
 pub mod stats;
 pub mod table;
 

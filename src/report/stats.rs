@@ -9,6 +9,8 @@ pub struct Summary {
     pub count: usize,
     /// The smallest.
     pub min: f64,
+    /// The 10th percentile.
+    pub p10: f64,
     /// The median.
     pub p50: f64,
     /// The 90th percentile.
@@ -32,6 +34,7 @@ impl Summary {
         Some(Summary {
             count: sorted.len(),
             min: sorted[0],
+            p10: percentile(&sorted, 10.0),
             p50: percentile(&sorted, 50.0),
             p90: percentile(&sorted, 90.0),
             p99: percentile(&sorted, 99.0),
@@ -62,12 +65,13 @@ mod tests {
 
     #[test]
     fn percentiles_are_numpys() {
-        // numpy.percentile([15, 20, 35, 40, 50], [50, 90, 99])
+        // numpy.percentile([15, 20, 35, 40, 50], [10, 50, 90, 99])
         let summary = Summary::of(&[40.0, 15.0, 50.0, 35.0, 20.0]).unwrap();
         assert_eq!(
             (summary.count, summary.min, summary.p50, summary.max, summary.mean),
             (5, 15.0, 35.0, 50.0, 32.0)
         );
+        assert!((summary.p10 - 17.0).abs() < 1e-9);
         assert!((summary.p90 - 46.0).abs() < 1e-9 && (summary.p99 - 49.6).abs() < 1e-9);
         let single = Summary::of(&[3.0]).unwrap();
         assert_eq!((single.min, single.p99, single.mean), (3.0, 3.0, 3.0));

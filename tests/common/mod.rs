@@ -2,9 +2,13 @@
 
 #![allow(dead_code, reason = "each test file is a program of its own and uses its part")]
 
+use planish::files::cifar10::Cifar10;
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+/// A hundred labelled pictures of CIFAR-10.
+pub const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/cifar10-test-100.bin");
 
 /// A folder for one test, removed when dropped. The commands' cache lies in it, too.
 pub struct Folder(pub PathBuf);
@@ -83,4 +87,29 @@ pub fn assert_keys(value: &Value, keys: &[&str]) {
 /// A number of a report.
 pub fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// Writes the first `count` embedded pictures as BMP files into the folder `p` of `folder`; where that lies.
+pub fn pictures(folder: &Folder, count: usize) -> String {
+    std::fs::create_dir_all(folder.0.join("p")).unwrap();
+    let all = Cifar10::read(Path::new(PICTURES)).unwrap();
+    for i in 0..count {
+        let picture = all.picture(i).unwrap();
+        let (w, h) = (picture.width() as u32, picture.height() as u32);
+        let mut bmp = vec![b'B', b'M'];
+        for field in [54 + 3 * w * h, 0, 54, 40, w, h.wrapping_neg(), 1 | 24 << 16, 0, 3 * w * h, 0, 0, 0, 0]
+        {
+            bmp.extend(field.to_le_bytes());
+        }
+        bmp.extend(picture.pixels().chunks_exact(3).flat_map(|p| [p[2], p[1], p[0]]));
+        std::fs::write(folder.0.join(format!("p/{i:03}.bmp")), bmp).unwrap();
+    }
+    folder.path("p")
+}
+
+/// The classes of the first `count` embedded pictures, as a table of the files that [`pictures`] writes.
+pub fn labels(folder: &Folder, count: usize) -> String {
+    let all = Cifar10::read(Path::new(PICTURES)).unwrap();
+    let lines = (0..count).map(|i| format!("{i:03}.bmp\t{}\n", all.get(i).unwrap().0));
+    folder.file("labels.tsv", lines.collect::<String>().as_bytes())
 }

@@ -1,27 +1,26 @@
 //! `planish quantize`: a float model into one of 8-bit integers, in QDQ form, with the accuracy kept.
 
-mod bound;
 mod report;
-mod source;
 
 use super::eval::{self, Accuracy};
 use super::interrupt::Interrupt;
 use super::model::{self, Execution};
 use super::pictures::{self, PictureArguments};
-use bound::Bounded;
+use super::source::{Source, SourceArguments};
+use super::timing;
 use clap::{ArgGroup, Args, ValueEnum};
 use planish::images::Preprocessing;
 use planish::report::progress::Progress;
 use planish_compress::quantize::adaround::AdaRound;
 use planish_compress::quantize::grid::Levels;
+use planish_compress::quantize::mixed::{self, Bounded};
 use planish_compress::quantize::observe::observer;
 use planish_compress::quantize::{
     Distance, Event, Form, Options, Pictures, Quantised, Watch, WeightScheme, quantize,
 };
 use planish_engine::{Session, SessionOptions};
 use planish_graph::error::Context;
-use planish_graph::{Dim, Error, Graph, Result};
-use source::Source;
+use planish_graph::{Error, Graph, Result};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,24 +35,14 @@ pub struct Arguments {
     /// Write the quantised model here, as ONNX with QuantizeLinear and DequantizeLinear
     #[arg(short, long, value_name = "OUT.onnx")]
     output: Option<PathBuf>,
-    /// Folder of pictures to calibrate with
-    #[arg(long, value_name = "DIR")]
-    images: Option<PathBuf>,
-    /// Table of file and class, separated by a tab: pictures that do not calibrate measure the accuracy
-    #[arg(long, value_name = "TSV", requires = "images")]
-    labels: Option<PathBuf>,
-    /// Labelled CIFAR-10 pictures in the official binary layout, instead of --images
-    #[arg(long, value_name = "FILE.bin", conflicts_with_all = ["images", "labels"])]
-    cifar10: Option<PathBuf>,
+    #[command(flatten)]
+    source: SourceArguments,
     /// Pictures that calibrate, chosen at random by --seed
     #[arg(long, default_value = "300", value_name = "N")]
     count: NonZeroUsize,
     /// For the choice of pictures and of samples
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
-    /// The model's class for label 0 [default: 1 for models of 1001 classes, whose class 0 is the background; else 0]
-    #[arg(long, value_name = "N")]
-    class_offset: Option<usize>,
     /// How ranges are found: auto (the best of several), min-max, moving-average, percentile-99.9, percentile-99.99,
     /// percentile-99.999, entropy, mse
     #[arg(long, default_value = "auto", value_name = "OBSERVER", value_parser = observer_name)]
@@ -88,7 +77,8 @@ pub struct Arguments {
     /// Leave the layer of this name in float; may be given several times
     #[arg(long, value_name = "LAYER")]
     keep_float: Vec<String>,
-    /// Put the most sensitive layers back to float until top-1 drops by no more than so many points; needs labels
+    /// Put layers back to float until top-1 drops by no more than so many points, those first that regain most accuracy for
+    /// each millisecond they lose; needs labels
     #[arg(long, value_name = "POINTS", value_parser = points)]
     max_drop: Option<f64>,
     /// Measure what each layer costs by itself, and write that here; .html for a page, else JSON
@@ -124,6 +114,16 @@ enum Rounding {
 /// Pictures at a time, where the model leaves that open.
 const BATCH: usize = 4;
 
+/// The accuracy before and after.
+struct Judged {
+    /// Of the float model.
+    float: Accuracy,
+    /// Of the quantised model, with no more layers in float than were asked for, and as it is written.
+    quantised: Bounded<Accuracy>,
+    /// Whether the drop is within the bound, where there is one.
+    kept: Option<bool>,
+}
+
 /// Everything that a report tells.
 struct Outcome {
     quantised: Quantised,
@@ -131,7 +131,7 @@ struct Outcome {
     asked: usize,
     pictures: usize,
     skipped: usize,
-    accuracy: Option<Bounded>,
+    accuracy: Option<Judged>,
     /// Bytes of the constants before and after.
     bytes: [usize; 2],
     seconds: f64,
@@ -146,9 +146,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let place = || arguments.model.display().to_string();
     pictures::picture_input(&graph).context(place)?;
     let settings = arguments.pictures.settings(&graph).context(place)?;
-    let source =
-        Source::open(arguments.images.as_deref(), arguments.labels.as_deref(), arguments.cifar10.as_deref())?;
-    if arguments.max_drop.is_some() && matches!(source, Source::Files(_)) {
+    if let Some(output) = &arguments.output {
+        model::refuse_overwriting(&arguments.model, output)?;
+    }
+    let source = arguments.source.open()?;
+    if arguments.max_drop.is_some() && !source.is_labelled() {
         return Err(Error::invalid(
             "--max-drop needs to know what is right: give --labels TSV, or --cifar10 FILE.bin",
         ));
@@ -178,17 +180,18 @@ fn quantise(
     source: &Source,
 ) -> Result<Outcome> {
     let order = source.order(arguments.seed);
-    let labelled = matches!(source, Source::Labelled(_));
     // With labels some pictures must be left to judge by.
-    let most = if labelled { order.len().div_ceil(2) } else { order.len() };
+    let most = if source.is_labelled() { order.len().div_ceil(2) } else { order.len() };
     let asked = arguments.count.get();
-    let (calibration, used) =
-        source.calibration(&order, asked.min(most), batch_size(graph), settings, options.max_memory)?;
-    if calibration.pictures < asked {
-        let why = if labelled { ", of which half are left to measure the accuracy with" } else { "" };
+    let batch = eval::batch_size(graph, BATCH);
+    let calibration =
+        source.prepare("reading pictures", &order[..most], asked, batch, settings, options.max_memory)?;
+    if calibration.len() < asked {
+        let why =
+            if source.is_labelled() { ", of which half are left to measure the accuracy with" } else { "" };
         eprintln!(
             "planish: {asked} pictures were asked for; calibrating with {} of {}{why}",
-            calibration.pictures,
+            calibration.len(),
             order.len()
         );
     }
@@ -205,15 +208,15 @@ fn quantise(
     let pictures = Pictures { batches: &calibration.batches, options };
     let sensitivity = arguments.report.is_some();
     let mut quantised = quantize(graph, &pictures, &arguments.options(sensitivity), &mut watch)?;
-    let accuracy = match source.judges(&order[used..]) {
-        Some(judges) if judges.len() > 0 => {
-            let measure = |graph: Graph| -> Result<Accuracy> {
-                let session = Session::new(graph, options)?;
-                eval::evaluate(&session, &judges, judges.len(), settings, BATCH, arguments.class_offset)
-            };
-            Some(bound::within(arguments.max_drop, graph, &mut quantised, &pictures, &measure, &mut watch)?)
-        }
-        _ => None,
+    let judges = &order[calibration.places..];
+    let accuracy = if source.is_labelled() && !judges.is_empty() {
+        let measure = |graph: Graph| -> Result<Accuracy> {
+            let session = Session::new(graph, options)?;
+            eval::evaluate(&session, source, judges, settings, BATCH, arguments.source.class_offset)
+        };
+        Some(judge(arguments, graph, &mut quantised, &pictures, &measure, &mut watch)?)
+    } else {
+        None
     };
     let distance = quantised.distance(&pictures, &mut watch)?;
     let interrupted = watch.is_stopped();
@@ -226,13 +229,35 @@ fn quantise(
         distance,
         accuracy,
         asked,
-        pictures: calibration.pictures,
+        pictures: calibration.len(),
         skipped: calibration.skipped,
         bytes,
         quantised,
         interrupted,
         seconds: 0.0,
     })
+}
+
+/// Measures the accuracy, and where it may drop by no more than so much puts layers back to float.
+fn judge(
+    arguments: &Arguments,
+    float: &Graph,
+    quantised: &mut Quantised,
+    pictures: &Pictures<'_>,
+    measure: &dyn Fn(Graph) -> Result<Accuracy>,
+    watch: &mut Watch<'_>,
+) -> Result<Judged> {
+    let before = measure(float.clone())?;
+    let top1 = |a: &Accuracy| a.percent(a.top1);
+    let most = arguments.max_drop.unwrap_or(f64::INFINITY);
+    let holds = |a: &Accuracy| top1(&before) - top1(a) <= most;
+    let input = &pictures.batches[..1];
+    let mut time = |graph: &Graph| timing::profile(&Session::new(graph.clone(), pictures.options)?, input);
+    let mut times = |q: &Quantised| q.times(float, &mut time);
+    let mut find = |q: &Quantised| measure(q.graph(Form::Simulated)?);
+    let found = mixed::within(quantised, &mut times, pictures, &mut find, &holds, watch)?;
+    let kept = arguments.max_drop.map(|_| holds(&found.last));
+    Ok(Judged { float: before, quantised: found, kept })
 }
 
 impl Arguments {
@@ -265,15 +290,6 @@ impl Arguments {
 /// The choice of the observer left to planish.
 const AUTO: &str = "auto";
 
-/// How many pictures a run takes: what the model says, or [`BATCH`].
-fn batch_size(graph: &Graph) -> usize {
-    let dims = graph.inputs.first().and_then(|&i| graph.value(i).shape.as_ref());
-    match dims.and_then(|d| d.first()) {
-        Some(Dim::Fixed(n)) => (*n).max(1),
-        _ => BATCH,
-    }
-}
-
 /// The name of an observer, or "auto".
 fn observer_name(text: &str) -> std::result::Result<String, String> {
     match text {
@@ -291,7 +307,7 @@ fn iterations(text: &str) -> std::result::Result<usize, String> {
 }
 
 /// Points of accuracy: none or more, and no more than there are.
-fn points(text: &str) -> std::result::Result<f64, String> {
+pub fn points(text: &str) -> std::result::Result<f64, String> {
     match text.parse::<f64>() {
         Ok(points) if (0.0..=100.0).contains(&points) => Ok(points),
         _ => Err(format!("\"{text}\" is no number of points from 0 to 100")),

@@ -45,10 +45,12 @@ pub fn json(arguments: &Arguments, outcome: &Outcome) -> Value {
         .map(|g| json!({"layer": names[g.layer].name, "nearest": g.nearest, "adapted": g.adapted}))
         .collect();
     let accuracy = outcome.accuracy.as_ref().map(|a| {
+        let (all, after) = (&a.quantised.first, &a.quantised.last);
         json!({
-            "pictures": a.quantised.images, "float_top1": a.float.percent(a.float.top1),
-            "top1": a.quantised.percent(a.quantised.top1), "float_top5": a.float.percent(a.float.top5),
-            "top5": a.quantised.percent(a.quantised.top5), "all_quantised_top1": a.all, "within_bound": a.kept,
+            "pictures": a.float.images, "float_top1": a.float.percent(a.float.top1),
+            "top1": after.percent(after.top1), "float_top5": a.float.percent(a.float.top5),
+            "top5": after.percent(after.top5), "all_quantised_top1": all.percent(all.top1),
+            "within_bound": a.kept,
         })
     });
     json!({
@@ -115,10 +117,11 @@ fn summary(arguments: &Arguments, outcome: &Outcome) -> Vec<String> {
         100.0 * outcome.distance.changed
     ));
     if let Some(a) = &outcome.accuracy {
-        let (before, after) = (a.float.percent(a.float.top1), a.quantised.percent(a.quantised.top1));
+        let last = &a.quantised.last;
+        let (before, after) = (a.float.percent(a.float.top1), last.percent(last.top1));
         lines.push(format!(
             "top-1 of {} pictures that did not calibrate: {before:.2} % in float, {after:.2} % quantised ({:+.2})",
-            a.quantised.images,
+            last.images,
             after - before
         ));
         if a.kept == Some(false) {

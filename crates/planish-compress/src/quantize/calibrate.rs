@@ -26,7 +26,7 @@ impl Calibration {
             invalid!("there is no picture to calibrate with");
         }
         let graph = &network.graph;
-        let roles = Roles::of(network, &BTreeSet::new());
+        let roles = Roles::of(network, &BTreeSet::new(), &BTreeSet::new());
         let sources: Vec<(ValueId, usize)> = roles.sources().collect();
         let values: Vec<ValueId> = sources.iter().map(|s| s.0).collect();
         let mut groups: BTreeMap<usize, Statistics> = BTreeMap::new();

@@ -7,7 +7,8 @@
 //! 3. `calibrate`: statistics of the values on real pictures, from which an observer (`observe/`) makes ranges. Without a
 //!    choice of the caller, several observers are tried, and the one is taken whose answers are nearest to float.
 //! 4. `weights`, their bits chosen by `allocate` where there is a budget, then `rounding` (on request), then `correct_bias`.
-//! 5. `sensitivity`: what each layer costs by itself, and with it which layers go back to float.
+//! 5. `sensitivity`: what each layer costs by itself. `mixed`: which layers go back to float, because they are faster there or
+//!    for accuracy's sake.
 //! 6. `place`: the graph with QuantizeLinear and DequantizeLinear in it, or with rounding simulated in float.
 //!
 //! Everything but the pictures is fixed by the options: equal input gives equal output, on any number of threads.
@@ -20,6 +21,7 @@ mod correct_bias;
 mod equalise;
 pub mod grid;
 mod layers;
+pub mod mixed;
 pub mod observe;
 mod pairs;
 mod place;
@@ -165,7 +167,7 @@ pub fn quantize(
     let make = |observer: &dyn Observer| {
         let grids = calibration.grids(observer, options.activations);
         let mut scheme = Scheme::new(&network, grids, &schemes);
-        scheme.keep_float(&network, float.clone());
+        scheme.keep_float(&network, float.clone(), BTreeSet::new());
         scheme
     };
     let choosing = pictures.first(CHOOSING);
@@ -183,7 +185,7 @@ pub fn quantize(
         let widths = allocate::widths(&network, &scheme, options.weights, budget, (&few, wanted), watch)?;
         bits = widths.iter().map(|w| w.bits).collect();
         scheme = Scheme::new(&network, scheme.grids, &widths);
-        scheme.keep_float(&network, float);
+        scheme.keep_float(&network, float, BTreeSet::new());
     }
     let mut gains = Vec::new();
     if let Some(rounding) = &options.rounding {
@@ -208,6 +210,11 @@ pub fn quantize(
         made.measure_sensitivity(pictures, watch)?;
     }
     Ok(made)
+}
+
+/// An error where [`quantize`] would refuse `graph` for what it is, and not for what its values are.
+pub fn check(graph: &Graph) -> Result<()> {
+    Network::of(graph).map(drop)
 }
 
 /// The layers of these names.
@@ -276,26 +283,24 @@ impl Quantised {
         }
         Ok(())
     }
-    /// Layers that are not float, those first whose quantisation costs most; those not measured last.
-    pub fn by_sensitivity(&self) -> Vec<usize> {
-        let noise = |l: &usize| self.alone[*l].map_or(-1.0, |d| d.noise);
-        let mut order: Vec<usize> =
-            (0..self.network.layers.len()).filter(|l| !self.scheme.float.contains(l)).collect();
-        order.sort_by(|a, b| noise(b).total_cmp(&noise(a)));
-        order
-    }
     /// The layers that stay float, by their place among the layers.
     pub fn float(&self) -> &BTreeSet<usize> {
         &self.scheme.float
     }
-    /// Leaves exactly these layers float, and corrects the biases of the others for that.
+    /// Those of them that still read rounded numbers, because only their own computing is faster in float.
+    pub fn between(&self) -> &BTreeSet<usize> {
+        &self.scheme.between
+    }
+    /// Leaves exactly these layers float, of which those in `between` still read rounded numbers, and corrects the biases of
+    /// the others for that.
     pub fn keep_float(
         &mut self,
         layers: BTreeSet<usize>,
+        between: BTreeSet<usize>,
         pictures: &Pictures<'_>,
         watch: &mut Watch<'_>,
     ) -> Result<()> {
-        self.scheme.keep_float(&self.network, layers);
+        self.scheme.keep_float(&self.network, layers, between);
         self.correct_biases(pictures, watch)
     }
     fn correct_biases(&mut self, pictures: &Pictures<'_>, watch: &mut Watch<'_>) -> Result<()> {

@@ -40,6 +40,10 @@ enum Role {
     Move,
     /// Joins the scales of all its inputs.
     Join,
+    /// A layer that stays float and reads rounded numbers, so that what is before it computes in integers.
+    Between,
+    /// A layer that stays float and reads numbers as they are.
+    FloatLayer,
     /// Computes in float.
     Float,
 }
@@ -111,12 +115,17 @@ pub struct Roles {
 }
 
 impl Roles {
-    /// The roles in `network` when the layers in `float` (by their place among the layers) stay float.
-    pub fn of(network: &Network, float: &BTreeSet<usize>) -> Roles {
+    /// The roles in `network` when the layers in `float` (by their place among the layers) stay float, of which those in
+    /// `between` still read rounded numbers.
+    pub fn of(network: &Network, float: &BTreeSet<usize>, between: &BTreeSet<usize>) -> Roles {
         let graph = &network.graph;
         let mut roles: Vec<Role> = graph.nodes.iter().map(|n| role(graph, n)).collect();
         for (l, layer) in network.layers.iter().enumerate() {
-            roles[layer.node] = if float.contains(&l) { Role::Float } else { Role::Layer };
+            roles[layer.node] = match (float.contains(&l), between.contains(&l)) {
+                (false, _) => Role::Layer,
+                (true, true) => Role::Between,
+                (true, false) => Role::FloatLayer,
+            };
         }
         let (makers, readers) = (graph.producers(), graph.consumers());
         let outputs: BTreeSet<ValueId> = graph.outputs.iter().copied().collect();
@@ -124,7 +133,15 @@ impl Roles {
         let inner = |v: ValueId| {
             let made = makers[v.0 as usize].map(|(n, _)| roles[n.0 as usize]);
             let read = &readers[v.0 as usize];
-            matches!(made, Some(Role::Layer | Role::Arithmetic | Role::Activation | Role::Pool))
+            let sums = [
+                Role::Layer,
+                Role::Between,
+                Role::FloatLayer,
+                Role::Arithmetic,
+                Role::Activation,
+                Role::Pool,
+            ];
+            made.is_some_and(|role| sums.contains(&role))
                 && read.len() == 1
                 && roles[read[0].0 as usize] == Role::Activation
                 && !outputs.contains(&v)
@@ -137,8 +154,8 @@ impl Roles {
                     integer[v.0 as usize] || inner(v) && works[readers[v.0 as usize][0].0 as usize]
                 });
             works[n] = match roles[n] {
-                Role::Layer | Role::Pool => true,
-                Role::Float => false,
+                Role::Layer | Role::Between | Role::Pool => true,
+                Role::FloatLayer | Role::Float => false,
                 _ => wanted,
             };
             if works[n] {

@@ -12,6 +12,9 @@ use std::collections::{BTreeSet, HashMap};
 pub struct Scheme {
     /// Layers that stay float, by their place among the layers.
     pub float: BTreeSet<usize>,
+    /// Those of them that still read rounded numbers: float is faster for them than integers, and their neighbours would not
+    /// be integers if what is between were float.
+    pub between: BTreeSet<usize>,
     /// Which values are integers, given that.
     pub roles: Roles,
     /// The grid of every value that is one of integers when no layer stays float.
@@ -25,7 +28,8 @@ impl Scheme {
     pub fn new(network: &Network, grids: HashMap<ValueId, Grid>, weights: &[WeightScheme]) -> Scheme {
         let mut scheme = Scheme {
             float: BTreeSet::new(),
-            roles: Roles::of(network, &BTreeSet::new()),
+            between: BTreeSet::new(),
+            roles: Roles::of(network, &BTreeSet::new(), &BTreeSet::new()),
             grids,
             weights: Vec::with_capacity(network.layers.len()),
         };
@@ -44,10 +48,10 @@ impl Scheme {
             }
         }
     }
-    /// Leaves these layers float.
-    pub fn keep_float(&mut self, network: &Network, float: BTreeSet<usize>) {
-        self.roles = Roles::of(network, &float);
-        self.float = float;
+    /// Leaves the layers in `float` float, of which those in `between` read rounded numbers.
+    pub fn keep_float(&mut self, network: &Network, float: BTreeSet<usize>, between: BTreeSet<usize>) {
+        self.roles = Roles::of(network, &float, &between);
+        (self.float, self.between) = (float, between);
     }
     /// The grid of `v`, where it is kept as integers.
     pub fn grid(&self, v: ValueId) -> Option<&Grid> {

@@ -150,7 +150,7 @@ fn equal_input_gives_equal_output() {
 fn sensitivity_orders_layers() {
     let options = Options { sensitivity: true, observer: Some("mse".into()), ..Options::default() };
     let (mut made, all) = quantised(&classifier(), &options).unwrap();
-    let order = made.by_sensitivity();
+    let order = made.by_sensitivity(&[]);
     let noise: Vec<f64> = order.iter().map(|&l| made.layers()[l].alone.unwrap().noise).collect();
     assert!(noise.is_sorted_by(|a, b| a >= b) && noise[0] > 0.0, "{noise:?}");
     let given = batches(6, 4, 1);
@@ -158,7 +158,7 @@ fn sensitivity_orders_layers() {
     let mut go_on = |_: Event<'_>| true;
     let mut watch = Watch::new(&mut go_on);
     let pictures = Pictures { batches: &given, options: &session };
-    made.keep_float(order[..3].iter().copied().collect(), &pictures, &mut watch).unwrap();
+    made.keep_float(order[..3].iter().copied().collect(), BTreeSet::new(), &pictures, &mut watch).unwrap();
     let fewer = made.distance(&pictures, &mut watch).unwrap();
     assert!(fewer.noise < all.noise, "{fewer:?} {all:?}");
     assert_eq!(made.layers().iter().filter(|l| l.float).count(), 3);

@@ -1,10 +1,10 @@
-//! `planish optimize`: the main job in its first form: simplify, choose algorithms, and show what that gained.
+//! Plain optimisation, which keeps what a network answers: simplify, choose algorithms, and show what that gained.
 
-use super::eval::{self, Pictures};
-use super::inspect;
-use super::model::{self, Execution, Shapes};
-use super::pictures::PictureArguments;
-use clap::Args;
+use super::super::eval;
+use super::super::inspect;
+use super::super::model;
+use super::super::source::Source;
+use super::Arguments;
 use planish::images::Preprocessing;
 use planish::report::table::{Align, Table, bytes, count};
 use planish_engine::{Session, SessionOptions};
@@ -12,31 +12,9 @@ use planish_graph::error::Context;
 use planish_graph::limits::{Budget, with_budget};
 use planish_graph::{Graph, Result, Tensor, reference};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-
-/// What to optimise.
-#[derive(Args)]
-pub struct Arguments {
-    /// The ONNX file; without one, the embedded ResNet-20 for CIFAR-10 and its 100 embedded pictures
-    model: Option<PathBuf>,
-    /// Write the optimised network here, as plain ONNX that other engines read
-    #[arg(short, long, value_name = "OUT.onnx")]
-    output: Option<PathBuf>,
-    #[command(flatten)]
-    shapes: Shapes,
-    #[command(flatten)]
-    pictures: PictureArguments,
-    #[command(flatten)]
-    execution: Execution,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-}
-
-static EMBEDDED_NETWORK: &[u8] = include_bytes!("../../models/resnet20-cifar10.onnx");
-static EMBEDDED_PICTURES: &[u8] = include_bytes!("../../models/cifar10-test-100.bin");
 
 /// A network on one side of the comparison.
 struct Side {
@@ -49,22 +27,18 @@ struct Side {
     top1: Option<f64>,
 }
 
-/// Optimises.
-pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+/// Optimises. `pictures` are those of the embedded network.
+pub fn run(
+    arguments: &Arguments,
+    place: &Path,
+    original: Graph,
+    pictures: Option<&Source>,
+    begun: Instant,
+) -> Result<ExitCode> {
     let options = arguments.execution.options();
-    let place = arguments.model.as_deref().unwrap_or(Path::new("embedded ResNet-20")).to_path_buf();
-    let start = Instant::now();
-    let original = match &arguments.model {
-        Some(path) => model::read(path, options.max_memory)?,
-        None => planish_onnx::read(EMBEDDED_NETWORK, None, &planish_onnx::ReadOptions::default())?,
-    };
     let session = Session::new(original.clone(), &options).context(|| place.display().to_string())?;
-    let load_ms = start.elapsed().as_secs_f64() * 1e3;
-    let pictures = match arguments.model {
-        None => Some(eval::cifar10(EMBEDDED_PICTURES)?),
-        Some(_) => None,
-    };
-    report(arguments, &options, &place, &original, &session, pictures.as_ref(), load_ms)
+    let load_ms = begun.elapsed().as_secs_f64() * 1e3;
+    report(arguments, &options, place, &original, &session, pictures, load_ms)
         .context(|| place.display().to_string())
 }
 
@@ -74,7 +48,7 @@ fn report(
     place: &Path,
     original: &Graph,
     session: &Session,
-    pictures: Option<&Pictures>,
+    pictures: Option<&Source>,
     load_ms: f64,
 ) -> Result<ExitCode> {
     let shapes = arguments.shapes.resolve(session.graph())?;
@@ -115,7 +89,7 @@ fn report(
             .filter(|p| p.rewrites > 0)
             .map(|p| json!({"pass": p.name, "rewrites": p.rewrites}))
             .collect();
-        super::print_json(&json!({
+        super::super::print_json(&json!({
             "model": place.display().to_string(), "before": side(&before), "after": side(&after), "load_ms": load_ms,
             "largest_difference": difference.0, "relative_l2": difference.1, "passes": passes, "algorithms": algorithms,
             "threads": session.threads(), "isa": session.isa().name(), "precision": session.precision().name(),
@@ -151,7 +125,8 @@ fn report(
     match &arguments.output {
         Some(path) => println!("written to {}", path.display()),
         None => println!(
-            "next: -o OUT.onnx writes the optimised network; `planish bench MODEL --profile` shows each layer"
+            "next: --images DIR --max-drop 0.5 also chooses number formats; -o OUT.onnx writes the network; \
+             `planish bench MODEL --profile` shows each layer"
         ),
     }
     Ok(ExitCode::SUCCESS)
@@ -183,12 +158,13 @@ fn side(
     graph: &Graph,
     shapes: &[Vec<usize>],
     inputs: &[Tensor],
-    pictures: Option<(&Pictures, &Preprocessing)>,
+    pictures: Option<(&Source, &Preprocessing)>,
 ) -> Result<Side> {
     let layers = inspect::layers(graph, shapes)?;
     let top1 = match pictures {
         Some((pictures, settings)) => {
-            let found = eval::evaluate(session, pictures, pictures.len(), settings, 10, None)?;
+            let places: Vec<usize> = (0..pictures.len()).collect();
+            let found = eval::evaluate(session, pictures, &places, settings, 10, None)?;
             Some(found.percent(found.top1))
         }
         None => None,
