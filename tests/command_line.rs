@@ -62,7 +62,7 @@ fn kernels_name_every_instruction_set() {
         let of = |element: &str| {
             list.iter().any(|k| k["isa"] == isa && k["name"] == "indirect" && k["element"] == element)
         };
-        assert!(of("f32") && of("bf16"));
+        assert!(of("f32") && of("bf16") && of("f16"));
     }
     assert!(list.iter().any(|k| k["isa"] == "amx" && k["name"] == "indirect" && k["element"] == "bf16"));
     // The tile unit multiplies `bf16` only.
@@ -155,24 +155,26 @@ fn bench_measures() {
 #[test]
 fn precision_is_what_was_asked_for_or_said_to_be_another() {
     let folder = Folder::new("precision");
-    let bench = ["bench", MODEL, "--duration", "0.05", "--threads", "1", "--json", "--precision", "bf16"];
-    let here = folder.run(&bench);
-    let (out, err) = texts(&here);
-    let report: Value = serde_json::from_str(&out).unwrap();
-    match report["precision"].as_str() {
-        Some("bf16") => assert!(err.is_empty(), "{err}"),
-        _ => assert!(err.contains("no instructions for bf16"), "{err}"),
+    for asked in ["bf16", "f16"] {
+        let bench = ["bench", MODEL, "--duration", "0.05", "--threads", "1", "--json", "--precision", asked];
+        let here = folder.run(&bench);
+        let (out, err) = texts(&here);
+        let report: Value = serde_json::from_str(&out).unwrap();
+        match report["precision"].as_str() {
+            Some(used) if used == asked => assert!(err.is_empty(), "{err}"),
+            _ => assert!(err.contains(&format!("no instructions for {asked}")), "{err}"),
+        }
+        let plain = folder.command(&bench).env("PLANISH_ISA", "portable").output().unwrap();
+        let (out, err) = texts(&plain);
+        assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["precision"], "f32");
+        assert!(err.contains("portable") && err.contains(asked), "{err}");
+        // Each layer keeps to what rounding to 8 or 11 bits explains, and so do the pictures.
+        let verified = folder.run(&["verify", MODEL, "--precision", asked, "--json"]);
+        assert!(verified.status.success(), "{:?}", texts(&verified));
+        let found =
+            folder.json(&["eval", MODEL, "--cifar10", PICTURES, "--precision", asked, "--json"], &EVAL_KEYS);
+        assert!(number(&found["top1"]) >= 84.0, "{found}");
     }
-    let plain = folder.command(&bench).env("PLANISH_ISA", "portable").output().unwrap();
-    let (out, err) = texts(&plain);
-    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["precision"], "f32");
-    assert!(err.contains("portable") && err.contains("bf16"), "{err}");
-    // Each layer keeps to what rounding to 8 bits explains, and so do the pictures.
-    let verified = folder.run(&["verify", MODEL, "--precision", "bf16", "--json"]);
-    assert!(verified.status.success(), "{:?}", texts(&verified));
-    let found =
-        folder.json(&["eval", MODEL, "--cifar10", PICTURES, "--precision", "bf16", "--json"], &EVAL_KEYS);
-    assert!(number(&found["top1"]) >= 84.0, "{found}");
     assert_eq!(folder.run(&["bench", MODEL, "--precision", "f8"]).status.code(), Some(2));
 }
 

@@ -74,18 +74,20 @@ fn one_convolution_is_measured_by_every_algorithm() {
 }
 
 #[test]
-fn tensors_can_be_kept_as_bf16() {
-    let folder = Folder::new("conv-bf16");
-    let arguments = ["conv", "--c", "5", "--hw", "9", "--k", "4", "--precision", "bf16"];
-    let more = ["--duration", "0.01", "--threads", "1", "--json"];
-    let report = folder.json(&[&arguments[..], &more].concat(), &[&CONFIGURATION[..], &TRIAL].concat());
-    assert_eq!(report["precision"], "bf16");
-    check_trial(&report);
-    // The result is rounded to 8 bits, by whatever algorithm.
-    for algorithm in report["algorithms"].as_array().unwrap() {
-        assert!(number(&algorithm["relative_l2"]) > 1e-4, "{algorithm}");
+fn tensors_can_be_kept_short() {
+    let folder = Folder::new("conv-short");
+    // The result is rounded to 8 or 11 bits, by whatever algorithm.
+    for (precision, least) in [("bf16", 1e-4), ("f16", 1e-5)] {
+        let arguments = ["conv", "--c", "5", "--hw", "9", "--k", "4", "--precision", precision];
+        let more = ["--duration", "0.01", "--threads", "1", "--json"];
+        let report = folder.json(&[&arguments[..], &more].concat(), &[&CONFIGURATION[..], &TRIAL].concat());
+        assert_eq!(report["precision"], precision);
+        check_trial(&report);
+        for algorithm in report["algorithms"].as_array().unwrap() {
+            assert!(number(&algorithm["relative_l2"]) > least, "{algorithm}");
+        }
+        assert!(names(&report["refused"], "name").contains("strassen"));
     }
-    assert!(names(&report["refused"], "name").contains("strassen"));
 }
 
 #[test]

@@ -26,8 +26,8 @@ pub struct Execution {
     /// Cap on the bytes of tensors and working memory; K, M, G are understood
     #[arg(long, default_value = "16G", value_parser = bytes, value_name = "BYTES")]
     pub max_memory: usize,
-    /// What activations and weights are kept as: f32 (the default), or bf16, which needs a machine with AVX512-BF16 and rounds to 8
-    /// bits. Sums are f32 either way
+    /// What activations and weights are kept as: f32 (the default); bf16, which needs a machine with AVX512-BF16 and rounds
+    /// to 8 bits; or f16, which needs AVX2, rounds to 11 bits and ends at 65504. Sums are f32 in any case
     #[arg(long, value_name = "TYPE", value_parser = precision_not_auto)]
     pub precision: Option<Precision>,
     /// Measure the candidate algorithms of each convolution and remember the winners; Ctrl-C ends it early
@@ -216,9 +216,9 @@ pub fn note_precision(asked: ElementType, isa: Isa) {
 
 /// The name of a precision.
 pub fn precision(text: &str) -> std::result::Result<ElementType, String> {
-    let all = [ElementType::F32, ElementType::Bf16];
+    let all = [ElementType::F32, ElementType::Bf16, ElementType::F16];
     let found = all.into_iter().find(|element| element.name() == text);
-    found.ok_or_else(|| format!("there is no precision \"{text}\"; there are f32 and bf16"))
+    found.ok_or_else(|| format!("there is no precision \"{text}\"; there are f32, bf16 and f16"))
 }
 
 fn precision_not_auto(text: &str) -> std::result::Result<Precision, String> {

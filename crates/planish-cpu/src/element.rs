@@ -5,12 +5,16 @@
 //! numbers in the time of one long one. A kernel is therefore generic over the [`Element`] it reads and writes, and
 //! converts in its loads and stores.
 //!
-//! `bf16` is the upper half of an `f32`: its range, with 8 bits of precision instead of 24. A `u8` is a level of a
-//! quantised tensor: which number it stands for, the tensor's scale and zero point say ([`Levels`](crate::epilogue::Levels)).
+//! `bf16` is the upper half of an `f32`: its range, with 8 bits of precision instead of 24. `f16` is IEEE 754's half: 11
+//! bits of precision, and numbers up to 65504; what is larger becomes infinity, as the standard says and as other engines
+//! do, so that nobody takes a cut-off number for a result. Processors multiply `bf16`, and convert `f16` as they load and
+//! store (F16C, on every one with AVX2): products of `f16` are products of the same numbers as `f32`. A `u8` is a level of
+//! a quantised tensor: which number it stands for, the tensor's scale and zero point say
+//! ([`Levels`](crate::epilogue::Levels)).
 
 use std::fmt;
 
-pub use half::bf16;
+pub use half::{bf16, f16};
 
 use crate::amx::TileProduct;
 use crate::isa::Isa;
@@ -24,6 +28,8 @@ pub enum ElementType {
     F32,
     /// Two bytes: the upper half of an `f32`, rounded to nearest, ties to even.
     Bf16,
+    /// Two bytes: IEEE 754's half precision, rounded to nearest, ties to even, to infinity from 65520 on.
+    F16,
     /// A byte: a level of a quantised tensor.
     U8,
 }
@@ -34,6 +40,7 @@ impl ElementType {
         match self {
             ElementType::F32 => "f32",
             ElementType::Bf16 => "bf16",
+            ElementType::F16 => "f16",
             ElementType::U8 => "u8",
         }
     }
@@ -42,7 +49,7 @@ impl ElementType {
     pub const fn bytes(self) -> usize {
         match self {
             ElementType::F32 => 4,
-            ElementType::Bf16 => 2,
+            ElementType::Bf16 | ElementType::F16 => 2,
             ElementType::U8 => 1,
         }
     }
@@ -52,12 +59,21 @@ impl ElementType {
         4 / self.bytes()
     }
 
+    /// What products multiply it as: itself, but for `f16`, of which no instruction here multiplies any.
+    pub const fn factor(self) -> ElementType {
+        match self {
+            ElementType::F16 => ElementType::F32,
+            other => other,
+        }
+    }
+
     /// The largest relative error of keeping a normal number: half a unit in its last place. Levels are whole numbers and
     /// kept exactly; what they err by is the quantisation's business.
     pub fn rounding(self) -> f32 {
         match self {
             ElementType::F32 => f32::EPSILON / 2.0,
             ElementType::Bf16 => 1.0 / 256.0,
+            ElementType::F16 => 1.0 / 2048.0,
             ElementType::U8 => 0.0,
         }
     }
@@ -79,6 +95,10 @@ pub unsafe trait Element: Copy + Default + PartialEq + fmt::Debug + Send + Sync 
     const TYPE: ElementType;
     /// Whether it is a level of a quantised tensor, and sums of its products are integers.
     const INTEGER: bool = matches!(Self::TYPE, ElementType::U8);
+    /// Whether products multiply it as a longer number.
+    const WIDENED: bool = Self::TYPE.bytes() != Self::TYPE.factor().bytes();
+    /// What products multiply it as: the element of [`ElementType::factor`].
+    type Factor: Factor;
 
     /// The nearest one.
     fn from_f32(x: f32) -> Self;
@@ -110,9 +130,39 @@ pub unsafe trait Element: Copy + Default + PartialEq + fmt::Debug + Send + Sync 
     fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output;
 }
 
+/// The methods of an [`Element`] that read and write: those of [`Simd`] of these names.
+macro_rules! moved_by {
+    ($load:ident, $load_partial:ident, $store:ident, $store_partial:ident) => {
+        #[inline(always)]
+        unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::F32 {
+            // SAFETY: promised by the caller.
+            unsafe { s.$load(p) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_partial<S: Simd>(s: S, p: *const Self, n: usize) -> S::F32 {
+            // SAFETY: promised by the caller.
+            unsafe { s.$load_partial(p, n) }
+        }
+
+        #[inline(always)]
+        unsafe fn store<S: Simd>(s: S, p: *mut Self, v: S::F32) {
+            // SAFETY: promised by the caller.
+            unsafe { s.$store(p, v) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_partial<S: Simd>(s: S, p: *mut Self, n: usize, v: S::F32) {
+            // SAFETY: promised by the caller.
+            unsafe { s.$store_partial(p, n, v) }
+        }
+    };
+}
+
 // SAFETY: trivially so.
 unsafe impl Element for f32 {
     const TYPE: ElementType = ElementType::F32;
+    type Factor = f32;
 
     #[inline(always)]
     fn from_f32(x: f32) -> f32 {
@@ -124,29 +174,7 @@ unsafe impl Element for f32 {
         self
     }
 
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, p: *const f32) -> S::F32 {
-        // SAFETY: promised by the caller.
-        unsafe { s.load(p) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_partial<S: Simd>(s: S, p: *const f32, n: usize) -> S::F32 {
-        // SAFETY: promised by the caller.
-        unsafe { s.load_partial(p, n) }
-    }
-
-    #[inline(always)]
-    unsafe fn store<S: Simd>(s: S, p: *mut f32, v: S::F32) {
-        // SAFETY: promised by the caller.
-        unsafe { s.store(p, v) }
-    }
-
-    #[inline(always)]
-    unsafe fn store_partial<S: Simd>(s: S, p: *mut f32, n: usize, v: S::F32) {
-        // SAFETY: promised by the caller.
-        unsafe { s.store_partial(p, n, v) }
-    }
+    moved_by!(load, load_partial, store, store_partial);
 
     #[inline]
     fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
@@ -157,6 +185,7 @@ unsafe impl Element for f32 {
 // SAFETY: a `bf16` is transparent over `u16`.
 unsafe impl Element for bf16 {
     const TYPE: ElementType = ElementType::Bf16;
+    type Factor = bf16;
 
     #[inline(always)]
     fn from_f32(x: f32) -> bf16 {
@@ -168,29 +197,7 @@ unsafe impl Element for bf16 {
         bf16::to_f32(self)
     }
 
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, p: *const bf16) -> S::F32 {
-        // SAFETY: promised by the caller.
-        unsafe { s.load_bf16(p) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_partial<S: Simd>(s: S, p: *const bf16, n: usize) -> S::F32 {
-        // SAFETY: promised by the caller.
-        unsafe { s.load_bf16_partial(p, n) }
-    }
-
-    #[inline(always)]
-    unsafe fn store<S: Simd>(s: S, p: *mut bf16, v: S::F32) {
-        // SAFETY: promised by the caller.
-        unsafe { s.store_bf16(p, v) }
-    }
-
-    #[inline(always)]
-    unsafe fn store_partial<S: Simd>(s: S, p: *mut bf16, n: usize, v: S::F32) {
-        // SAFETY: promised by the caller.
-        unsafe { s.store_bf16_partial(p, n, v) }
-    }
+    moved_by!(load_bf16, load_bf16_partial, store_bf16, store_bf16_partial);
 
     #[inline]
     fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
@@ -198,9 +205,33 @@ unsafe impl Element for bf16 {
     }
 }
 
+// SAFETY: an `f16` is transparent over `u16`.
+unsafe impl Element for f16 {
+    const TYPE: ElementType = ElementType::F16;
+    type Factor = f32;
+
+    #[inline(always)]
+    fn from_f32(x: f32) -> f16 {
+        f16::from_f32(x)
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f16::to_f32(self)
+    }
+
+    moved_by!(load_f16, load_f16_partial, store_f16, store_f16_partial);
+
+    #[inline]
+    fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
+        dispatch(isa, op)
+    }
+}
+
 // SAFETY: every byte is one.
 unsafe impl Element for u8 {
     const TYPE: ElementType = ElementType::U8;
+    type Factor = u8;
 
     /// The nearest, ties to even; that of NaN is 0.
     #[inline(always)]
@@ -213,29 +244,7 @@ unsafe impl Element for u8 {
         f32::from(self)
     }
 
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, p: *const u8) -> S::F32 {
-        // SAFETY: promised by the caller.
-        unsafe { s.load_u8(p) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_partial<S: Simd>(s: S, p: *const u8, n: usize) -> S::F32 {
-        // SAFETY: promised by the caller.
-        unsafe { s.load_u8_partial(p, n) }
-    }
-
-    #[inline(always)]
-    unsafe fn store<S: Simd>(s: S, p: *mut u8, v: S::F32) {
-        // SAFETY: promised by the caller.
-        unsafe { s.store_u8(p, v) }
-    }
-
-    #[inline(always)]
-    unsafe fn store_partial<S: Simd>(s: S, p: *mut u8, n: usize, v: S::F32) {
-        // SAFETY: promised by the caller.
-        unsafe { s.store_u8_partial(p, n, v) }
-    }
+    moved_by!(load_u8, load_u8_partial, store_u8, store_u8_partial);
 
     #[inline]
     fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Output {
@@ -252,7 +261,7 @@ unsafe impl Element for u8 {
 ///
 /// # Safety
 /// As [`Element`]; [`ElementType::per_word`] of them are one word.
-pub unsafe trait Factor: Element {
+pub unsafe trait Factor: Element<Factor = Self> {
     /// How many lie in a word.
     const PER_WORD: usize = Self::TYPE.per_word();
     /// The instruction of the tile unit that multiplies it, where there is one.
@@ -360,6 +369,10 @@ macro_rules! for_element {
                 type $T = $crate::element::bf16;
                 $body
             }
+            $crate::element::ElementType::F16 => {
+                type $T = $crate::element::f16;
+                $body
+            }
             $crate::element::ElementType::U8 => {
                 type $T = u8;
                 $body
@@ -379,6 +392,10 @@ macro_rules! for_float {
             }
             $crate::element::ElementType::Bf16 => {
                 type $T = $crate::element::bf16;
+                $body
+            }
+            $crate::element::ElementType::F16 => {
+                type $T = $crate::element::f16;
                 $body
             }
             $crate::element::ElementType::U8 => $other,

@@ -128,6 +128,12 @@ impl Isa {
         }
     }
 
+    /// Whether this machine converts `f16` with this instruction set as it loads and stores: F16C, or AVX-512. Kernels on
+    /// `f16` run without it as well, but far slower than those on `f32`.
+    pub fn has_f16(self) -> bool {
+        self != Isa::Portable && self.is_available()
+    }
+
     /// The instruction set whose kernels take this element where this one is asked for: there are none on `bf16` or bytes
     /// with AVX-512 that lacks the instructions for them, nor on `bf16` with AVX2. The planner has no use for them, and
     /// every one would be compiled in vain.
@@ -149,11 +155,12 @@ impl Isa {
         Isa::ALL.into_iter().filter(|isa| isa.is_real()).collect()
     }
 
-    /// Those of them that have kernels on this element of their own: [`Isa::Amx`] shares all on `f32` with
+    /// Those of them that have kernels on this element of their own: [`Isa::Amx`] shares all on `f32` and `f16` with
     /// [`Isa::Avx512`].
     pub fn available_for(element: ElementType) -> Vec<Isa> {
         let own = |isa: &Isa| {
-            (element != ElementType::F32 || *isa == isa.vectors()) && isa.serving(element) == *isa
+            (!matches!(element, ElementType::F32 | ElementType::F16) || *isa == isa.vectors())
+                && isa.serving(element) == *isa
         };
         Isa::available().into_iter().filter(own).collect()
     }

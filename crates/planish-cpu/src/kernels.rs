@@ -22,35 +22,38 @@ pub struct KernelInfo {
 }
 
 impl KernelInfo {
-    /// Whether this machine has the instructions for it. Those of `bf16` run without theirs, but are not used then.
+    /// Whether this machine has the instructions for it. Those of `bf16` and `f16` run without theirs, but are not used
+    /// then.
     pub fn is_available(&self) -> bool {
         match self.element {
             ElementType::F32 | ElementType::U8 => self.isa.is_available(),
             ElementType::Bf16 => self.isa.has_bf16(),
+            ElementType::F16 => self.isa.has_f16(),
         }
     }
 }
 
 const LONG: &[ElementType] = &[ElementType::F32];
-const BOTH: &[ElementType] = &[ElementType::F32, ElementType::Bf16];
-const ALL: &[ElementType] = &[ElementType::F32, ElementType::Bf16, ElementType::U8];
+const FLOATS: &[ElementType] = &[ElementType::F32, ElementType::Bf16, ElementType::F16];
+const ALL: &[ElementType] = &[ElementType::F32, ElementType::Bf16, ElementType::F16, ElementType::U8];
 const WHOLE: &[ElementType] = &[ElementType::F32, ElementType::U8];
 const LEVELS: &[ElementType] = &[ElementType::U8];
 
 /// The kernels that are no convolutions: each a function of the module of its family.
-const OTHERS: [(&str, &str, &[ElementType]); 25] = [
+const OTHERS: [(&str, &str, &[ElementType]); 26] = [
     ("transposed", "transposed convolution", LONG),
     ("packed panels", "matrix product", ALL),
-    ("unary", "elementwise", BOTH),
-    ("binary", "elementwise", BOTH),
+    ("few rows", "matrix product", &[ElementType::F16]),
+    ("unary", "elementwise", FLOATS),
+    ("binary", "elementwise", FLOATS),
     ("quantise and dequantise", "elementwise", LEVELS),
     ("sums of levels", "elementwise", LEVELS),
     ("products of levels", "elementwise", LEVELS),
     ("table", "elementwise", LEVELS),
     ("max", "pooling", ALL),
     ("average", "pooling", ALL),
-    ("L1", "pooling", BOTH),
-    ("L2", "pooling", BOTH),
+    ("L1", "pooling", FLOATS),
+    ("L2", "pooling", FLOATS),
     ("fold", "reduction", LONG),
     ("over channels", "softmax", LONG),
     ("over rows", "softmax", LONG),

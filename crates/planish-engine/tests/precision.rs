@@ -1,7 +1,7 @@
-//! Activations kept as `bf16`: the answers stay within what its rounding explains, values are converted no more often than
+//! Activations kept as `bf16` or `f16`: the answers stay within what its rounding explains, values are converted no more often than
 //! they have to be, and nothing happens that was not asked for.
 //!
-//! Where the machine has no instructions for `bf16`, sessions compute in `f32`, and these tests say little.
+//! Where the machine has no instructions for them, sessions compute in `f32`, and these tests say little.
 
 use planish_cpu::element::ElementType;
 use planish_cpu::isa::Isa;
@@ -115,17 +115,107 @@ fn networks_err_no_more_than_roundings_explain() {
     let graph = classifier();
     let inputs = [random_input(DType::F32, &[2, 3, 19, 17], 3).unwrap()];
     let want = reference::run(&graph, &inputs).unwrap();
-    for threads in [1, 3] {
-        let session = session(&graph, ElementType::Bf16, threads);
-        let got = session.run(&inputs).unwrap();
-        // Each of 9 layers rounds its weights and its result, by at most 2^-8, evenly spread: 2^-8 / √3 each. They add up
-        // like steps of a random walk; √18 of them are 1 %, and three times that is far below any mistake.
-        for (want, got) in want.iter().zip(&got) {
-            let error = relative(want, got);
-            assert!(error < 0.03, "{error}");
-            let rounds = session.precision() == ElementType::Bf16;
-            assert_eq!(error > 1e-5, rounds, "{error}");
+    // Each of 9 layers rounds its weights and its result, by at most 2^-8 (or 2^-11), evenly spread: 2^-8 / √3 each. They
+    // add up like steps of a random walk; √18 of them are 1 %, and three times that is far below any mistake.
+    for (precision, bound) in [(ElementType::Bf16, 0.03), (ElementType::F16, 0.03 / 8.0)] {
+        for (threads, isa) in [(1, None), (3, None), (2, Some(Isa::Avx2))] {
+            if isa.is_some_and(|isa| !isa.is_available()) {
+                continue;
+            }
+            let options = SessionOptions { precision, threads, isa, ..SessionOptions::default() };
+            let session = Session::new(graph.clone(), &options).unwrap();
+            let got = session.run(&inputs).unwrap();
+            for (want, got) in want.iter().zip(&got) {
+                let error = relative(want, got);
+                assert!(error < bound, "{precision}: {error}");
+                let rounds = session.precision() == precision;
+                assert_eq!(error > 1e-5, rounds, "{precision}: {error}");
+            }
         }
+    }
+}
+
+/// [`classifier`] as PyTorch writes it behind `.half()`: inputs, weights and outputs are `f16`.
+fn in_halves() -> Graph {
+    let mut graph = classifier();
+    let half = |tensor: &Tensor| Tensor::from_f64s(DType::F16, tensor.shape(), &tensor.to_f64s()).unwrap();
+    for value in &mut graph.values {
+        if value.dtype == Some(DType::F32) {
+            value.dtype = Some(DType::F16);
+        }
+        if let Some(tensor) = value.constant.as_mut().filter(|t| t.dtype() == DType::F32) {
+            *tensor = half(tensor);
+        }
+    }
+    graph
+}
+
+#[test]
+fn networks_in_halves_run_by_kernels() {
+    let graph = in_halves();
+    let inputs = [random_input(DType::F16, &[2, 3, 19, 17], 3).unwrap()];
+    // The reference rounds behind every operator, 30 of them, as we do not: √30 roundings of 2^-11 / √3, and three times
+    // that.
+    let want = reference::run(&graph, &inputs).unwrap();
+    for precision in [ElementType::F32, ElementType::F16, ElementType::Bf16] {
+        let session = session(&graph, precision, 2);
+        let mut profile = Profile::default();
+        let got = session.run_with(&inputs, &CancelToken::new(), Some(&mut profile)).unwrap();
+        let bound = if session.precision() == ElementType::Bf16 { 0.03 } else { 0.005 };
+        for (want, got) in want.iter().zip(&got) {
+            assert_eq!(got.dtype(), DType::F16);
+            assert!(relative(want, got) < bound, "{precision}: {}", relative(want, got));
+        }
+        assert!(!profile.steps.iter().any(|s| s.algorithm == "reference"), "{profile:?}");
+        let conversions: Vec<&str> = profile
+            .steps
+            .iter()
+            .filter(|s| s.operator == "conversion")
+            .map(|s| s.algorithm.as_str())
+            .collect();
+        if session.precision() == ElementType::F16 {
+            // Softmax computes in `f32`.
+            assert_eq!(conversions, ["to f16"], "{precision}");
+        }
+    }
+}
+
+#[test]
+fn what_is_too_large_for_halves_becomes_infinite() {
+    let (mut net, x) = Net::new(&[1, 1, 2, 2]);
+    let scale = net.graph.add_constant("scale", Tensor::new(&[2, 1, 1, 1], &[1.0f32, 3e4]).unwrap());
+    let scaled = net.add(Conv::default(), &[x, scale]);
+    let y = net.relu(scaled);
+    net.graph.outputs = vec![y];
+    let inputs = [Tensor::new(&[1, 1, 2, 2], &[1.0f32, 2.0, 3.0, -3.0]).unwrap()];
+    let session = session(&net.graph, ElementType::F16, 1);
+    let got = session.run(&inputs).unwrap().remove(0).to_f32s();
+    let large = if session.precision() == ElementType::F16 { f32::INFINITY } else { 9e4 };
+    assert_eq!(got, [1.0, 2.0, 3.0, 0.0, 3e4, 6e4, large, 0.0]);
+}
+
+/// Weights that are read once are kept as `f16`, but for those that have none near them.
+#[test]
+fn a_few_rows_meet_matrices_of_halves() {
+    for (rows, largest) in [(1, 1.0f32), (3, 1.0), (5, 1.0), (1, 1e5)] {
+        let (mut net, x) = Net::new(&[rows, 70]);
+        let mut weights = random_input(DType::F32, &[90, 70], 4).unwrap().to_f32s();
+        weights[7] = largest;
+        let weights = net.graph.add_constant("weights", Tensor::new(&[90, 70], &weights).unwrap());
+        let bias = net.constant(&[90], 0.1);
+        let hidden =
+            net.add(Gemm { alpha: 0.5, beta: 1.0, trans_a: false, trans_b: true }, &[x, weights, bias]);
+        let hidden = net.relu(hidden);
+        let last = net.constant(&[90, 11], 0.1);
+        let y = net.add(planish_graph::ops::math::matmul::MatMul, &[hidden, last]);
+        net.graph.outputs = vec![y];
+        let inputs = [random_input(DType::F32, &[rows, 70], 3).unwrap()];
+        let want = reference::run(&net.graph, &inputs).unwrap();
+        let session = session(&net.graph, ElementType::F16, 2);
+        let error = relative(&want[0], &session.run(&inputs).unwrap()[0]);
+        // Two layers, see above; their inputs are rounded as well.
+        let rounds = session.precision() == ElementType::F16;
+        assert!(error < 0.002 && (error > 1e-5) == rounds, "{rows} {largest}: {error}");
     }
 }
 
@@ -165,10 +255,15 @@ fn networks_on_the_tile_unit_err_no_more_on_any_number_of_threads() {
 #[test]
 fn values_are_converted_once_at_each_border() {
     let graph = classifier();
-    let session = session(&graph, ElementType::Bf16, 1);
-    if session.precision() == ElementType::F32 {
-        return;
+    for precision in [ElementType::Bf16, ElementType::F16] {
+        let session = session(&graph, precision, 1);
+        if session.precision() != ElementType::F32 {
+            check_conversions(&session);
+        }
     }
+}
+
+fn check_conversions(session: &Session) {
     let mut profile = Profile::default();
     let input = random_input(DType::F32, &[2, 3, 19, 17], 3).unwrap();
     session.run_with(&[input], &CancelToken::new(), Some(&mut profile)).unwrap();
@@ -177,7 +272,8 @@ fn values_are_converted_once_at_each_border() {
         steps.map(|s| s.algorithm.as_str()).collect::<Vec<_>>()
     };
     // The input, and the value that is given out; the product writes what softmax reads.
-    assert_eq!(of("conversion"), ["to bf16", "to f32"]);
+    let to_short = format!("to {}", session.precision());
+    assert_eq!(of("conversion"), [to_short.as_str(), "to f32"]);
     // The input is turned. The concatenation is written in place but for what the pooling wrote, which is read elsewhere.
     assert_eq!(of("layout change"), ["channels last"]);
     assert!(!profile.steps.iter().any(|s| s.algorithm == "reference"), "{profile:?}");
@@ -219,4 +315,5 @@ fn machines_without_the_instructions_compute_in_f32() {
         session.run(&inputs).unwrap().iter().map(|t| t.bytes().to_vec()).collect::<Vec<_>>()
     };
     assert_eq!(run(ElementType::F32), run(ElementType::Bf16));
+    assert_eq!(run(ElementType::F32), run(ElementType::F16));
 }

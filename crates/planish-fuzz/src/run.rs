@@ -45,7 +45,7 @@ fn options(source: &mut Source<'_>) -> SessionOptions {
             only: source.once_in(2).then(|| algorithms[source.below(algorithms.len())].name().to_string()),
             ..ChooserOptions::default()
         },
-        precision: source.pick(&[ElementType::F32, ElementType::F32, ElementType::F32, ElementType::Bf16]),
+        precision: source.pick(&[ElementType::F32, ElementType::F32, ElementType::Bf16, ElementType::F16]),
     }
 }
 

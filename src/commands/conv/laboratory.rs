@@ -7,7 +7,7 @@ use planish::report::stats::Summary;
 use planish::report::table::bytes;
 use planish_cpu::conv::reference::convolve_at;
 use planish_cpu::conv::{ConvAlgorithm, ConvProblem, Weights, algorithms};
-use planish_cpu::element::ElementType;
+use planish_cpu::element::{Element, ElementType};
 use planish_cpu::for_element;
 use planish_cpu::isa::Isa;
 use planish_cpu::peak::peak_flops;
@@ -115,7 +115,9 @@ impl Laboratory {
         // On a busy machine the threads of a pool may be queued on one processor and never run at once; others are luckier.
         let peak = |threads: usize| {
             let pools = (0..PEAK_POOLS).map(|_| ThreadPool::new(threads));
-            pools.map(|pool| for_element!(element, T => peak_flops::<T>(isa, &pool))).fold(0.0, f64::max)
+            pools
+                .map(|pool| for_element!(element, T => peak_flops::<<T as Element>::Factor>(isa, &pool)))
+                .fold(0.0, f64::max)
         };
         let peak_gflops = peak(pool.threads()) * 1e-9;
         let fitted = Wisdom::default_path().and_then(|path| rates::load(&rates::path_beside(&path), isa));
@@ -266,8 +268,9 @@ impl Laboratory {
 fn rounded(numbers: Tensor, element: ElementType) -> Result<(Tensor, Tensor)> {
     match element {
         ElementType::F32 => Ok((numbers.clone(), numbers)),
-        ElementType::Bf16 => {
-            let kept = Tensor::from_f64s(DType::BF16, numbers.shape(), &numbers.to_f64s())?;
+        ElementType::Bf16 | ElementType::F16 => {
+            let dtype = if element == ElementType::F16 { DType::F16 } else { DType::BF16 };
+            let kept = Tensor::from_f64s(dtype, numbers.shape(), &numbers.to_f64s())?;
             Ok((Tensor::new(numbers.shape(), &kept.to_f32s())?, kept))
         }
         ElementType::U8 => {

@@ -32,7 +32,7 @@ use sweep::{Axes, Sweep};
 pub struct Arguments {
     #[command(flatten)]
     shape: Shape,
-    /// What tensors are kept as: f32 or bf16
+    /// What tensors are kept as: f32, bf16 or f16
     #[arg(long, default_value_t = ElementType::F32, value_parser = model::precision, value_name = "TYPE")]
     precision: ElementType,
     /// Threads; 0 for every core this process may use (affinity, cgroup quota, PLANISH_THREADS, OMP_NUM_THREADS)

@@ -1,6 +1,6 @@
 //! What a run of a convolution reads and writes.
 
-use crate::element::{ElementType, Factor, bf16};
+use crate::element::{Element, ElementType, bf16, f16};
 use crate::epilogue::Epilogue;
 use crate::view::{Rows, RowsMut};
 
@@ -17,7 +17,7 @@ pub struct ConvCall<'a, T = f32> {
 }
 
 /// An element that convolutions can be kept as.
-pub trait ConvElement: Factor {
+pub trait ConvElement: Element {
     /// A call on its way through a trait object.
     fn erase(call: ConvCall<'_, Self>) -> AnyCall<'_>;
 
@@ -56,4 +56,4 @@ macro_rules! elements {
     };
 }
 
-elements!(f32 => F32, bf16 => Bf16, u8 => U8);
+elements!(f32 => F32, bf16 => Bf16, f16 => F16, u8 => U8);

@@ -11,7 +11,7 @@ use super::{
     AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, SumLevels, Weights, WeightsKey,
 };
 use crate::amx::{TILE_ROWS, TILE_WORDS};
-use crate::element::{ElementType, Factor};
+use crate::element::{Element, ElementType, Factor};
 use crate::epilogue::Epilogue;
 use crate::for_element;
 use crate::isa::Isa;
@@ -26,14 +26,14 @@ pub(super) trait Lowering: ConvAlgorithm + Copy + Send + 'static {
     fn piece_len(self, problem: &ConvProblem) -> usize;
 
     /// The workspace it needs for a problem on `T`.
-    fn workspace_len<T: Factor>(self, problem: &ConvProblem, threads: usize) -> usize;
+    fn workspace_len<T: Element>(self, problem: &ConvProblem, threads: usize) -> usize;
 
     /// Runs a problem that it accepts, with views of the right shapes and enough workspace.
-    fn lower<T: Factor>(self, call: DenseCall<'_, T>);
+    fn lower<T: Element>(self, call: DenseCall<'_, T>);
 }
 
 /// A run of a dense convolution.
-pub(super) struct DenseCall<'a, T> {
+pub(super) struct DenseCall<'a, T: Element> {
     pub problem: &'a ConvProblem,
     pub weights: &'a DenseWeights<T>,
     pub pool: &'a ThreadPool,
@@ -43,7 +43,7 @@ pub(super) struct DenseCall<'a, T> {
     pub workspace: &'a mut [f32],
 }
 
-impl<T: Factor> DenseCall<'_, T> {
+impl<T: Element> DenseCall<'_, T> {
     /// Multiplies the rows of a group with its weights.
     ///
     /// # Safety
@@ -63,9 +63,9 @@ impl<T: Factor> DenseCall<'_, T> {
     }
 }
 
-/// The weights of each group, packed, and the bias of all.
-pub(super) struct DenseWeights<T> {
-    pub groups: Vec<PackedMatrix<T>>,
+/// The weights of each group, packed as what multiplies `T`, and the bias of all.
+pub(super) struct DenseWeights<T: Element> {
+    pub groups: Vec<PackedMatrix<T::Factor>>,
     /// In the units of the sums, the bits of integers where sums are.
     pub bias: Option<Vec<f32>>,
     pub scales: Option<SumScales>,
@@ -73,7 +73,7 @@ pub(super) struct DenseWeights<T> {
     pub zeros: Vec<T>,
 }
 
-impl<T: Factor> DenseWeights<T> {
+impl<T: Element> DenseWeights<T> {
     /// What padding is made of.
     pub(super) fn zero(&self) -> T {
         self.zeros.first().copied().unwrap_or_default()
@@ -81,7 +81,7 @@ impl<T: Factor> DenseWeights<T> {
 }
 
 /// A prepared convolution that is lowered to matrix products.
-struct Dense<L, T> {
+struct Dense<L, T: Element> {
     lowering: L,
     key: WeightsKey,
     weights: DenseWeights<T>,
@@ -103,14 +103,14 @@ pub(super) fn prepare<L: Lowering>(
     })))
 }
 
-pub(super) fn pack<T: Factor>(
+pub(super) fn pack<T: Element>(
     problem: &ConvProblem,
     isa: Isa,
     piece: usize,
     weights: Weights<'_>,
 ) -> DenseWeights<T> {
     let (channels, columns, taps) = (problem.group_in(), problem.group_out(), problem.taps());
-    let padded = piece.next_multiple_of(T::PER_WORD);
+    let padded = piece.next_multiple_of(T::Factor::PER_WORD);
     let integers = weights.levels.map(|levels| IntegerSums::of(problem, weights.values, levels));
     let offsets = integers.as_ref().and_then(|integers| integers.scales.offsets.as_deref());
     let groups = (0..problem.groups)
@@ -124,7 +124,7 @@ pub(super) fn pack<T: Factor>(
             };
             PackedMatrix::from_values(isa, taps * channels / piece * padded, columns, row, |index, column| {
                 let offset = offsets.map_or(0, |offsets| offsets[group * columns + column]);
-                T::right(values[index] - offset as f32)
+                T::Factor::right(values[index] - offset as f32)
             })
         })
         .collect();
@@ -200,14 +200,15 @@ impl<L: Lowering, T: ConvElement> PreparedConv for Dense<L, T> {
 pub(super) fn product_work(problem: &ConvProblem, isa: Isa, threads: usize) -> Work {
     let count = |n: usize| n as f64;
     let (rows, groups) = (problem.out_rows(), count(problem.groups));
-    let depth = count(problem.taps() * steps_of_depth(problem.group_in(), problem.element, isa));
+    let factor = problem.element.factor();
+    let depth = count(problem.taps() * steps_of_depth(problem.group_in(), factor, isa));
     let vectors = count(problem.group_out().div_ceil(isa.lanes()));
     let panels = count(problem.group_out().div_ceil(panel_width(isa)));
     let tiles = count(rows.div_ceil(tile_rows(isa)));
     let weights = depth * vectors * count(isa.lanes() * size_of::<f32>());
     let mut work = Work::of(&[(Rate::ResultVector, count(rows) * vectors)]);
     // A single row is a matter of vectors, see the driver of products.
-    let arithmetic = if on_tiles(problem.element, isa) && rows > 1 {
+    let arithmetic = if on_tiles(factor, isa) && rows > 1 {
         tile_work(count(rows), depth, problem.group_out())
     } else {
         let (multiply_adds, steps) = (count(rows) * vectors * depth, tiles * panels * depth);
@@ -216,6 +217,10 @@ pub(super) fn product_work(problem: &ConvProblem, isa: Isa, threads: usize) -> W
     let passes = count(rows.div_ceil(BLOCK_ROWS));
     work += weights_read(weights, passes, multiply_adds_beside(&arithmetic), isa);
     work += arithmetic;
+    if factor != problem.element {
+        let widened = rows * problem.taps() * problem.group_in() * factor.bytes();
+        work += Work::of(&[(Rate::CopiedByte, count(widened))]);
+    }
     let mut work = work.times(groups);
     work += activations_read(problem);
     work.shared(busy(tiles * panels, threads))
@@ -223,7 +228,7 @@ pub(super) fn product_work(problem: &ConvProblem, isa: Isa, threads: usize) -> W
 
 /// Whether products of these factors go to the tile unit.
 pub(super) fn on_tiles(factor: ElementType, isa: Isa) -> bool {
-    isa == Isa::Amx && for_element!(factor, T => T::TILES.is_some())
+    isa == Isa::Amx && for_element!(factor, T => <T as Element>::Factor::TILES.is_some())
 }
 
 /// The work of a product on the tile unit: of so many rows, each of so many words, with so many columns.
@@ -283,6 +288,8 @@ pub(super) fn activations_streamed(problem: &ConvProblem) -> Work {
 /// the first-level cache.
 pub(super) fn collisions(problem: &ConvProblem, products: &Work, isa: Isa) -> Work {
     let collide = collide(problem.stride[2] * problem.in_channels * problem.element.bytes(), isa);
+    // Where rows are widened, it is their copies that are multiplied.
+    let collide = collide && problem.element == problem.element.factor();
     let count = if collide && problem.out_rows() > 4 { products.count(Rate::MultiplyAdd) } else { 0.0 };
     Work::of(&[(Rate::CollidingMultiplyAdd, count)])
 }

@@ -14,7 +14,7 @@ use super::{ALL_ELEMENTS, ConvAlgorithm, ConvProblem, PreparedConv, Weights};
 use crate::element::{Element, ElementType, Factor};
 use crate::for_element;
 use crate::isa::Isa;
-use crate::matmul::{MAX_TAPS, RowSource, RowTable, as_elements, panel_width};
+use crate::matmul::{MAX_TAPS, RowSource, RowTable, as_elements, panel_width, scratch_len};
 use crate::rates::{Rate, Work};
 use crate::view::RowsMut;
 
@@ -98,9 +98,9 @@ struct Line {
 
 impl Line {
     /// Pieces may be `open`, which is end in what follows them, where only weights of zero and nobody else sees that.
-    fn of<T: Factor>(problem: &ConvProblem, open: bool) -> Line {
+    fn of<T: Element>(problem: &ConvProblem, open: bool) -> Line {
         let (numbers, width) = (Direct.piece_len(problem), padded_size(problem)[2]);
-        let piece = numbers.next_multiple_of(T::PER_WORD);
+        let piece = numbers.next_multiple_of(T::Factor::PER_WORD);
         let copied = piece != numbers;
         if open || !copied {
             let channels = problem.in_channels;
@@ -117,33 +117,40 @@ impl Lowering for Direct {
         problem.kernel[2] * problem.in_channels
     }
 
-    fn workspace_len<T: Factor>(self, problem: &ConvProblem, _threads: usize) -> usize {
-        let len = |open: bool| Line::of::<T>(problem, open).len;
-        // The last open piece ends behind the image.
-        (padded_lines(problem) * len(false).max(len(T::INTEGER))).div_ceil(T::PER_WORD) + 1
+    fn workspace_len<T: Element>(self, problem: &ConvProblem, threads: usize) -> usize {
+        let of = |open: bool| {
+            let source = LineRows::<T>::new(problem, Line::of::<T>(problem, open), std::ptr::null());
+            image_len::<T>(problem, source.line) + scratch_len(&source, threads)
+        };
+        of(false).max(of(T::INTEGER))
     }
 
-    fn lower<T: Factor>(self, mut call: DenseCall<'_, T>) {
-        let Ok(out_size) = call.problem.out_size() else { return };
-        let workspace = as_elements(std::mem::take(&mut call.workspace));
+    fn lower<T: Element>(self, mut call: DenseCall<'_, T>) {
         // The sums of rows, which offsets of weights are multiplied with, would see what lies behind a piece.
         let offsets = call.weights.scales.as_ref().is_some_and(|scales| scales.offsets.is_some());
         let line = Line::of::<T>(call.problem, T::INTEGER && !offsets);
+        let workspace = std::mem::take(&mut call.workspace);
+        let (image, scratch) = workspace.split_at_mut(image_len::<T>(call.problem, line));
+        let image = as_elements(image);
         let image = if call.problem.is_padded() || !call.input.is_dense() || line.copied {
-            pad(&call, line, workspace);
-            workspace.as_ptr()
+            pad(&call, line, image);
+            image.as_ptr()
         } else {
             call.input.ptr()
         };
-        let padded = padded_size(call.problem);
-        let source = LineRows { problem: call.problem, out_size, padded, line, image };
-        // SAFETY: the source names output row `r` for row `r`, and needs no scratch.
-        unsafe { call.multiply(0, &source, &mut []) };
+        let source = LineRows::new(call.problem, line, image);
+        // SAFETY: the source names output row `r` for row `r`; `workspace_len` covers its scratch.
+        unsafe { call.multiply(0, &source, scratch) };
     }
 }
 
+/// The words of the padded image, and one that the last open piece ends in.
+fn image_len<T: Element>(problem: &ConvProblem, line: Line) -> usize {
+    (padded_lines(problem) * line.len).div_ceil(T::TYPE.per_word()) + 1
+}
+
 /// Copies the input into the middle of padding.
-fn pad<T: Factor>(call: &DenseCall<'_, T>, line: Line, image: &mut [T]) {
+fn pad<T: Element>(call: &DenseCall<'_, T>, line: Line, image: &mut [T]) {
     let problem = call.problem;
     let size = padded_size(problem);
     let (lines, width) = (padded_lines(problem), size[2] * problem.in_channels);
@@ -171,7 +178,7 @@ fn pad<T: Factor>(call: &DenseCall<'_, T>, line: Line, image: &mut [T]) {
 }
 
 /// Copies the pixels of line `line` of the padded images, or padding.
-fn pad_line<T: Factor>(call: &DenseCall<'_, T>, line: usize, out: &mut [T]) {
+fn pad_line<T: Element>(call: &DenseCall<'_, T>, line: usize, out: &mut [T]) {
     let (problem, input, zero) = (call.problem, call.input, call.weights.zero());
     let (size, first, channels) = (padded_size(problem), problem.pads_begin, problem.in_channels);
     let (z, y) = (line / size[1] % size[0], line % size[1]);
@@ -207,13 +214,22 @@ struct LineRows<'a, T> {
     image: *const T,
 }
 
+impl<'a, T: Element> LineRows<'a, T> {
+    /// The rows of a valid problem, given the padded image and its lines.
+    fn new(problem: &'a ConvProblem, line: Line, image: *const T) -> Self {
+        // No rows are asked for where there is no output.
+        let out_size = problem.out_size().unwrap_or([1; 3]);
+        Self { problem, out_size, padded: padded_size(problem), line, image }
+    }
+}
+
 // SAFETY: the image is only read, and outlives the source.
 unsafe impl<T: Sync> Sync for LineRows<'_, T> {}
 
 // SAFETY: in the padded image every piece of a patch of an output pixel is inside, by the definition of the
 // output size, and behind the copy of an image is a word that a piece may end in; or there is a copy of it for every
 // output pixel of a line.
-unsafe impl<T: Factor> RowSource<T> for LineRows<'_, T> {
+unsafe impl<T: Element> RowSource<T> for LineRows<'_, T> {
     fn rows(&self) -> usize {
         self.problem.out_rows()
     }

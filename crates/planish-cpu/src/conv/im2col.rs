@@ -8,7 +8,7 @@
 use super::dense::{self, DenseCall, Lowering};
 use super::geometry::{Axis, Pixel};
 use super::{ALL_ELEMENTS, ConvAlgorithm, ConvProblem, PreparedConv, Weights};
-use crate::element::{ElementType, Factor};
+use crate::element::{Element, ElementType, Factor};
 use crate::isa::Isa;
 use crate::matmul::{RowSource, RowTable, scratch_len};
 use crate::rates::{Rate, Work};
@@ -60,13 +60,13 @@ impl Lowering for Im2col {
         problem.taps() * problem.group_in()
     }
 
-    fn workspace_len<T: Factor>(self, problem: &ConvProblem, threads: usize) -> usize {
+    fn workspace_len<T: Element>(self, problem: &ConvProblem, threads: usize) -> usize {
         // Only the shape of the input matters here, so a view of nothing stands for it.
         let input = Rows::<T>::dense(&[], 0, problem.group_in());
         input.map_or(0, |input| scratch_len(&PatchRows::new(problem, input, T::default()), threads))
     }
 
-    fn lower<T: Factor>(self, mut call: DenseCall<'_, T>) {
+    fn lower<T: Element>(self, mut call: DenseCall<'_, T>) {
         let scratch = std::mem::take(&mut call.workspace);
         let channels = call.problem.group_in();
         for group in 0..call.problem.groups {
@@ -91,7 +91,7 @@ struct PatchRows<'a, T> {
     zero: T,
 }
 
-impl<'a, T: Factor> PatchRows<'a, T> {
+impl<'a, T: Element> PatchRows<'a, T> {
     fn new(problem: &'a ConvProblem, input: Rows<'a, T>, zero: T) -> Self {
         Self {
             problem,
@@ -147,7 +147,7 @@ impl<'a, T: Factor> PatchRows<'a, T> {
 }
 
 // SAFETY: every address is that of a whole patch in the scratch memory.
-unsafe impl<T: Factor> RowSource<T> for PatchRows<'_, T> {
+unsafe impl<T: Element> RowSource<T> for PatchRows<'_, T> {
     fn rows(&self) -> usize {
         self.problem.out_rows()
     }
@@ -157,12 +157,12 @@ unsafe impl<T: Factor> RowSource<T> for PatchRows<'_, T> {
     }
 
     fn tap_len(&self) -> usize {
-        self.depth.next_multiple_of(T::PER_WORD)
+        self.depth.next_multiple_of(T::Factor::PER_WORD)
     }
 
     fn scratch_per_row(&self) -> usize {
         // An odd number of cache lines, so that rows do not meet in the same set of the cache.
-        let line = 16 * T::PER_WORD;
+        let line = 16 * T::TYPE.per_word();
         (self.depth.div_ceil(line) | 1) * line
     }
 

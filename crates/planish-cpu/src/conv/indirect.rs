@@ -9,9 +9,9 @@
 use super::dense::{self, DenseCall, Lowering};
 use super::geometry::{Axis, Pixel};
 use super::{ALL_ELEMENTS, ConvAlgorithm, ConvProblem, PreparedConv, Weights};
-use crate::element::{ElementType, Factor};
+use crate::element::{Element, ElementType};
 use crate::isa::Isa;
-use crate::matmul::{MAX_TAPS, RowSource, RowTable, panel_width};
+use crate::matmul::{MAX_TAPS, RowSource, RowTable, panel_width, scratch_len};
 use crate::rates::{Rate, Work};
 use crate::view::Rows;
 
@@ -33,7 +33,7 @@ impl ConvAlgorithm for Indirect {
         if problem.taps() > MAX_TAPS {
             return Err(format!("{} taps are more than the table holds ({MAX_TAPS})", problem.taps()));
         }
-        if !problem.group_in().is_multiple_of(problem.element.per_word()) {
+        if !problem.group_in().is_multiple_of(problem.element.factor().per_word()) {
             return Err(format!(
                 "indirect needs whole words of 32 bits of channels, not {} of {}",
                 problem.group_in(),
@@ -73,17 +73,18 @@ impl Lowering for Indirect {
         problem.group_in()
     }
 
-    fn workspace_len<T: Factor>(self, _problem: &ConvProblem, _threads: usize) -> usize {
-        0
+    fn workspace_len<T: Element>(self, problem: &ConvProblem, threads: usize) -> usize {
+        scratch_len(&IndirectRows::<T>::of_nothing(problem), threads)
     }
 
-    fn lower<T: Factor>(self, call: DenseCall<'_, T>) {
+    fn lower<T: Element>(self, mut call: DenseCall<'_, T>) {
+        let scratch = std::mem::take(&mut call.workspace);
         let channels = call.problem.group_in();
         for group in 0..call.problem.groups {
             let input = call.input.columns(group * channels, channels);
             let source = IndirectRows::new(call.problem, input, &call.weights.zeros);
-            // SAFETY: the source names output row `r` for row `r`, and needs no scratch.
-            unsafe { call.multiply(group, &source, &mut []) };
+            // SAFETY: the source names output row `r` for row `r`; `workspace_len` covers its scratch.
+            unsafe { call.multiply(group, &source, scratch) };
         }
     }
 }
@@ -102,14 +103,20 @@ impl<'a, T> IndirectRows<'a, T> {
     /// The rows of a group of a valid problem, given its channels of the input and as many zeros.
     pub(super) fn new(problem: &'a ConvProblem, input: Rows<'a, T>, zeros: &'a [T]) -> Self {
         debug_assert!(input.channels() == problem.group_in() && zeros.len() >= input.channels());
+        let (row_stride, nothing) = (input.row_stride(), Self::of_nothing(problem));
+        Self { input: input.ptr(), row_stride, zeros: zeros.as_ptr(), ..nothing }
+    }
+
+    /// Rows of which only the shape may be asked.
+    fn of_nothing(problem: &'a ConvProblem) -> Self {
         Self {
             problem,
             // No rows are asked for where there is no output.
             out_size: problem.out_size().unwrap_or([1; 3]),
             axes: [0, 1, 2].map(|axis| Axis::of(problem, axis)),
-            input: input.ptr(),
-            row_stride: input.row_stride(),
-            zeros: zeros.as_ptr(),
+            input: std::ptr::null(),
+            row_stride: 0,
+            zeros: std::ptr::null(),
         }
     }
 }
@@ -119,7 +126,7 @@ unsafe impl<T: Sync> Sync for IndirectRows<'_, T> {}
 
 // SAFETY: an address is that of a pixel inside the input view, whose channels of the group are readable, or of
 // as many zeros.
-unsafe impl<T: Factor> RowSource<T> for IndirectRows<'_, T> {
+unsafe impl<T: Element> RowSource<T> for IndirectRows<'_, T> {
     fn rows(&self) -> usize {
         self.problem.out_rows()
     }

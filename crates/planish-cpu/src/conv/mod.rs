@@ -77,10 +77,11 @@ impl WeightsKey {
 }
 
 /// What algorithms take that scale or transform what they read.
-const FLOATS: &[ElementType] = &[ElementType::F32, ElementType::Bf16];
+const FLOATS: &[ElementType] = &[ElementType::F32, ElementType::Bf16, ElementType::F16];
 
 /// What algorithms take that add up products as they are.
-const ALL_ELEMENTS: &[ElementType] = &[ElementType::F32, ElementType::Bf16, ElementType::U8];
+const ALL_ELEMENTS: &[ElementType] =
+    &[ElementType::F32, ElementType::Bf16, ElementType::F16, ElementType::U8];
 
 /// A way to compute a convolution.
 pub trait ConvAlgorithm: Sync {

@@ -5,7 +5,7 @@
 
 use super::dense::{self, DenseCall, Lowering};
 use super::{ALL_ELEMENTS, ConvAlgorithm, ConvProblem, PreparedConv, Weights};
-use crate::element::{ElementType, Factor};
+use crate::element::{Element, ElementType};
 use crate::isa::Isa;
 use crate::matmul::{PlainRows, scratch_len};
 use crate::rates::Work;
@@ -50,12 +50,12 @@ impl Lowering for Pointwise {
         problem.group_in()
     }
 
-    fn workspace_len<T: Factor>(self, problem: &ConvProblem, threads: usize) -> usize {
+    fn workspace_len<T: Element>(self, problem: &ConvProblem, threads: usize) -> usize {
         // The stride of the input is not known yet, so room is kept for copies of colliding rows.
         PlainRows::<T>::most_scratch(problem.in_rows(), problem.group_in(), threads)
     }
 
-    fn lower<T: Factor>(self, mut call: DenseCall<'_, T>) {
+    fn lower<T: Element>(self, mut call: DenseCall<'_, T>) {
         let scratch = std::mem::take(&mut call.workspace);
         let channels = call.problem.group_in();
         for group in 0..call.problem.groups {

@@ -4,12 +4,12 @@ use proptest::prelude::*;
 
 use super::reference::{Reference, convolve};
 use super::*;
-use crate::element::{Element, bf16};
+use crate::element::Element;
 use crate::epilogue::exact::ACTIVATIONS;
 use crate::epilogue::{Activation, Epilogue};
-use crate::for_float;
 use crate::rates::{Rate, Rates};
 use crate::view::{Rows, RowsMut};
+use crate::{for_element, for_float};
 
 /// Numbers between -1 and 1 that look random, the same for the same seed.
 pub(super) fn numbers(len: usize, seed: u64) -> Vec<f32> {
@@ -43,7 +43,7 @@ pub(super) fn problem() -> impl Strategy<Value = ConvProblem> {
     let axis = || (1usize..12, 1usize..5, 1usize..4, 1usize..3, 0usize..3, 0usize..3);
     let thin = prop_oneof![4 => Just((1usize, 1usize, 1usize, 1usize, 0usize, 0usize)), 1 => axis()];
     let pointwise = prop_oneof![3 => Just(false), 1 => Just(true)];
-    let element = prop_oneof![Just(ElementType::F32), Just(ElementType::Bf16)];
+    let element = prop_oneof![Just(ElementType::F32), Just(ElementType::Bf16), Just(ElementType::F16)];
     (0usize..4, channels(), thin, axis(), axis(), pointwise, element).prop_filter_map(
         "the kernel must fit",
         |(batch, (groups, in_channels, out_channels), d, h, w, pointwise, element)| {
@@ -105,9 +105,7 @@ fn spread(dense: &[f32], channels: usize, stride: usize) -> Vec<f32> {
 
 /// Rounds numbers to those of an element.
 fn rounded(element: ElementType, mut numbers: Vec<f32>) -> Vec<f32> {
-    if element == ElementType::Bf16 {
-        numbers.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32());
-    }
+    for_element!(element, T => numbers.iter_mut().for_each(|x| *x = T::from_f32(*x).to_f32()));
     numbers
 }
 

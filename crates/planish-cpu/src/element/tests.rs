@@ -87,10 +87,75 @@ fn every_pattern_widens_exactly_and_comes_back() {
     }
 }
 
+/// To nearest, ties to even, by the definition: the nearer of the two neighbours among all `f16`.
+fn nearest_half(x: f32) -> f16 {
+    const INFINITY: u16 = 0x7c00;
+    // One step beyond the largest number rounding goes as if the exponent could grow.
+    let value = |bits: u16| if bits == INFINITY { 65536.0 } else { f16::from_bits(bits).to_f64() };
+    let magnitude = f64::from(x).abs();
+    // Patterns from zero to infinity are in the order of their values.
+    let (mut below, mut above) = (0, INFINITY + 1);
+    while above - below > 1 {
+        let middle = (below + above) / 2;
+        if value(middle) <= magnitude { below = middle } else { above = middle }
+    }
+    if below < INFINITY {
+        let (down, up) = (magnitude - value(below), value(below + 1) - magnitude);
+        below += u16::from(up < down || up == down && below & 1 == 1);
+    }
+    f16::from_bits(below | if x.is_sign_negative() { 0x8000 } else { 0 })
+}
+
+fn check_half_rounding(x: &[f32]) {
+    let check = || {
+        on_all::<f32, f16>(x, |isa, _, made| {
+            for (&x, &y) in x.iter().zip(made) {
+                if x.is_nan() {
+                    assert!(y.is_nan() && y.to_bits() & 0x200 != 0, "{isa}: {:#x} → {y:?}", x.to_bits());
+                } else {
+                    assert_eq!(y.to_bits(), nearest_half(x).to_bits(), "{isa}: {x:e}");
+                }
+            }
+        });
+    };
+    check();
+    // All `f32` that this flushes are far below the smallest `f16`, and no `f16` is flushed.
+    let _flushing = crate::denormals::FlushDenormals::new();
+    check();
+}
+
+#[test]
+fn every_half_widens_exactly_and_comes_back() {
+    let all: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
+    let wide: Vec<f32> = all.iter().map(|x| x.to_f32()).collect();
+    for _flushing in [None, Some(crate::denormals::FlushDenormals::new())] {
+        on_all::<f16, f32>(&all, |isa, _, made| {
+            for ((x, &y), wide) in all.iter().zip(made).zip(&wide) {
+                assert!(x.is_nan() && y.is_nan() || x.to_f64() == f64::from(y), "{isa}: {x:?} → {y}");
+                assert_eq!(y.is_sign_negative(), wide.is_sign_negative(), "{isa}: {x:?}");
+            }
+        });
+    }
+    check_half_rounding(&wide);
+    // Half way from each number to the next, and a bit of an `f32` less and more.
+    let ways = all.iter().filter(|x| x.is_finite()).map(|x| {
+        let next = f16::from_bits(x.to_bits() + 1);
+        let next = if next.is_finite() { next.to_f32() } else { 65536f32.copysign(x.to_f32()) };
+        (x.to_f32() + next) / 2.0
+    });
+    check_half_rounding(&ways.flat_map(|way| [way, way.next_down(), way.next_up()]).collect::<Vec<_>>());
+    // From where on there is nothing but infinity.
+    check_half_rounding(&[65504.0, 65519.996, 65520.0, 1e5, f32::MAX, f32::INFINITY, -65520.0, -f32::MAX]);
+}
+
 proptest! {
     #[test]
     fn any_number_rounds_to_its_nearest(bits in prop::collection::vec(any::<u32>(), 1..70)) {
-        check_rounding(&bits.into_iter().map(f32::from_bits).collect::<Vec<_>>());
+        let numbers: Vec<f32> = bits.into_iter().map(f32::from_bits).collect();
+        check_rounding(&numbers);
+        check_half_rounding(&numbers);
+        // Most patterns are beyond the range of `f16`.
+        check_half_rounding(&numbers.iter().map(|x| (x.abs().ln() * 100.0).copysign(*x)).collect::<Vec<_>>());
     }
 }
 
@@ -139,18 +204,19 @@ fn pairs_are_multiplied_and_added() {
     }
 }
 
-/// Runs a kernel on rows of `bf16`, and on the same numbers as `f32`; the one must give what the other gives, rounded. That
-/// the other is right is what the tests of each kernel say.
-fn check_kernel(
+/// Runs a kernel on rows of short numbers, and on the same numbers as `f32`; the one must give what the other gives,
+/// rounded. That the other is right is what the tests of each kernel say.
+fn check_kernel<T: Element>(
     [rows, channels, gap, out_rows]: [usize; 4],
-    short: impl Fn(Isa, &ThreadPool, Rows<'_, bf16>, RowsMut<'_, bf16>),
+    short: impl Fn(Isa, &ThreadPool, Rows<'_, T>, RowsMut<'_, T>),
     long: impl Fn(Isa, &ThreadPool, Rows<'_>, RowsMut<'_>),
 ) {
     let stride = channels + gap;
-    let input: Vec<bf16> = random(5, rows * stride, -3.0, 3.0).into_iter().map(bf16::from_f32).collect();
+    let input: Vec<T> = random(5, rows * stride, -3.0, 3.0).into_iter().map(T::from_f32).collect();
     let wide: Vec<f32> = input.iter().map(|x| x.to_f32()).collect();
     for isa in Isa::available() {
-        let (mut made, mut want) = (vec![bf16::ONE; out_rows * stride], vec![1.0f32; out_rows * stride]);
+        let (mut made, mut want) =
+            (vec![T::from_f32(1.0); out_rows * stride], vec![1.0f32; out_rows * stride]);
         short(
             isa,
             &ThreadPool::new(3),
@@ -164,7 +230,7 @@ fn check_kernel(
             RowsMut::new(&mut want, out_rows, channels, stride).unwrap(),
         );
         for (i, (made, want)) in made.iter().zip(&want).enumerate() {
-            assert_eq!(*made, bf16::from_f32(*want), "{isa}: row {}, channel {}", i / stride, i % stride);
+            assert_eq!(*made, T::from_f32(*want), "{isa}: row {}, channel {}", i / stride, i % stride);
         }
     }
 }
@@ -181,58 +247,75 @@ proptest! {
         let axis =
             PoolAxis { input: size, output, kernel, stride, dilation: 1, pad_begin: 1, pad_end: 1 };
         let problem = PoolProblem::plane(1, axis, axis);
-        check_kernel(
-            [size * size, channels, gap, output * output],
-            |isa, threads, from, to| pool(isa, threads, kind, &problem, from, to),
-            |isa, threads, from, to| pool(isa, threads, kind, &problem, from, to),
-        );
+        fn check<T: Element>(shape: [usize; 4], kind: Pooling, problem: &PoolProblem) {
+            check_kernel::<T>(
+                shape,
+                |isa, threads, from, to| pool(isa, threads, kind, problem, from, to),
+                |isa, threads, from, to| pool(isa, threads, kind, problem, from, to),
+            );
+        }
+        let shape = [size * size, channels, gap, output * output];
+        check::<bf16>(shape, kind, &problem);
+        check::<f16>(shape, kind, &problem);
     }
 
     #[test]
     fn functions_round_what_they_give_for_f32(rows in 1usize..30, channels in 1usize..90, gap in 0usize..3) {
-        for function in [Unary::Activation(Activation::HardSwish), Unary::Activation(Activation::Silu), Unary::Abs] {
-            check_kernel(
-                [rows, channels, gap, rows],
-                |isa, threads, from, to| unary(isa, threads, function, from, to),
-                |isa, threads, from, to| unary(isa, threads, function, from, to),
-            );
-        }
-        // The first row, and the first channel, repeated to all of them.
-        for (function, activation, shape) in [
-            (Binary::Add, Activation::Relu, [rows, channels]),
-            (Binary::Mul, Activation::None, [1, channels]),
-            (Binary::Sub, Activation::Clip { min: -1.0, max: 2.0 }, [rows, 1]),
-        ] {
-            fn run<T: Element>(
-                (isa, threads): (Isa, &ThreadPool),
-                (function, activation, shape): (Binary, Activation, [usize; 2]),
-                from: Rows<'_, T>,
-                to: RowsMut<'_, T>,
-            ) {
-                let other = Strided::from(from).window(0, 0, shape[0], 1).window(1, 0, shape[1], 1);
-                binary(isa, threads, function, activation, from.into(), other, to.into());
-            }
-            let what = (function, activation, shape);
-            check_kernel(
-                [rows, channels, gap, rows],
-                |isa, threads, from, to| run((isa, threads), what, from, to),
-                |isa, threads, from, to| run((isa, threads), what, from, to),
-            );
-        }
+        check_functions::<bf16>(rows, channels, gap);
+        check_functions::<f16>(rows, channels, gap);
     }
 
     #[test]
     fn conversions_leave_gaps_alone(rows in 1usize..30, channels in 1usize..90, gap in 0usize..3) {
-        check_kernel(
+        check_conversions::<bf16>(rows, channels, gap);
+        check_conversions::<f16>(rows, channels, gap);
+    }
+}
+
+fn check_functions<T: Element>(rows: usize, channels: usize, gap: usize) {
+    for function in
+        [Unary::Activation(Activation::HardSwish), Unary::Activation(Activation::Silu), Unary::Abs]
+    {
+        check_kernel::<T>(
             [rows, channels, gap, rows],
-            |isa, threads, from, to| {
-                let mut wide = vec![0.0; rows * channels];
-                convert(isa, threads, from, RowsMut::dense(&mut wide, rows, channels).unwrap());
-                convert(isa, threads, Rows::dense(&wide, rows, channels).unwrap(), to);
-            },
-            |isa, threads, from, to| unary(isa, threads, Unary::Activation(Activation::None), from, to),
+            |isa, threads, from, to| unary(isa, threads, function, from, to),
+            |isa, threads, from, to| unary(isa, threads, function, from, to),
         );
     }
+    // The first row, and the first channel, repeated to all of them.
+    for (function, activation, shape) in [
+        (Binary::Add, Activation::Relu, [rows, channels]),
+        (Binary::Mul, Activation::None, [1, channels]),
+        (Binary::Sub, Activation::Clip { min: -1.0, max: 2.0 }, [rows, 1]),
+    ] {
+        fn run<T: Element>(
+            (isa, threads): (Isa, &ThreadPool),
+            (function, activation, shape): (Binary, Activation, [usize; 2]),
+            from: Rows<'_, T>,
+            to: RowsMut<'_, T>,
+        ) {
+            let other = Strided::from(from).window(0, 0, shape[0], 1).window(1, 0, shape[1], 1);
+            binary(isa, threads, function, activation, from.into(), other, to.into());
+        }
+        let what = (function, activation, shape);
+        check_kernel::<T>(
+            [rows, channels, gap, rows],
+            |isa, threads, from, to| run((isa, threads), what, from, to),
+            |isa, threads, from, to| run((isa, threads), what, from, to),
+        );
+    }
+}
+
+fn check_conversions<T: Element>(rows: usize, channels: usize, gap: usize) {
+    check_kernel::<T>(
+        [rows, channels, gap, rows],
+        |isa, threads, from, to| {
+            let mut wide = vec![0.0; rows * channels];
+            convert(isa, threads, from, RowsMut::dense(&mut wide, rows, channels).unwrap());
+            convert(isa, threads, Rows::dense(&wide, rows, channels).unwrap(), to);
+        },
+        |isa, threads, from, to| unary(isa, threads, Unary::Activation(Activation::None), from, to),
+    );
 }
 
 /// [`Simd::dot_u8`] and the other operations on integers, of whole vectors.

@@ -31,7 +31,8 @@ pub(crate) const MAX_TAPS: usize = TABLE_LEN / 14;
 /// The words a block of rows may copy to scratch at most, unless a single tile needs more.
 const BLOCK_SCRATCH: usize = 64 * 1024;
 
-/// The left operand of a product: rows of `taps` pieces of `tap_len` contiguous elements each.
+/// The left operand of a product: rows of `taps` pieces of `tap_len` contiguous elements each. Where the product multiplies
+/// them as longer numbers, it copies the rows of a block to scratch memory and widens them there.
 ///
 /// # Safety
 /// `fill` must set every address of the table to one readable for `tap_len` elements while the product runs.
@@ -40,7 +41,7 @@ pub(crate) unsafe trait RowSource<T = f32>: Sync {
     fn rows(&self) -> usize;
     /// How many pieces a row has, at most [`MAX_TAPS`].
     fn taps(&self) -> usize;
-    /// The length of a piece, a whole number of words.
+    /// The length of a piece, a whole number of words of their factor.
     fn tap_len(&self) -> usize;
     /// The elements of scratch memory `fill` needs for each row.
     fn scratch_per_row(&self) -> usize {
@@ -91,7 +92,18 @@ pub(crate) fn scratch_len<T: Element>(source: &impl RowSource<T>, threads: usize
 
 /// The words of scratch memory of a block of rows.
 fn slot_len<T: Element>(source: &impl RowSource<T>) -> usize {
-    (block_rows(source) * source.scratch_per_row()).div_ceil(T::TYPE.per_word())
+    (block_rows(source) * elements_per_row(source)).div_ceil(T::TYPE.per_word())
+}
+
+/// The elements of scratch memory of a row: those that the source asks for, and where it is widened.
+fn elements_per_row<T: Element>(source: &impl RowSource<T>) -> usize {
+    source.scratch_per_row() + widened_step(source) * T::TYPE.per_word()
+}
+
+/// The words from a row that is widened to the next: an odd number of cache lines, so that they do not meet in the same set
+/// of the cache. None where rows are multiplied as they are.
+fn widened_step<T: Element>(source: &impl RowSource<T>) -> usize {
+    if T::WIDENED { ((source.taps() * source.tap_len()).div_ceil(16) | 1) * 16 } else { 0 }
 }
 
 /// The rows of a block, limited by the table and the scratch memory, and at least a tile of every instruction
@@ -99,7 +111,7 @@ fn slot_len<T: Element>(source: &impl RowSource<T>) -> usize {
 fn block_rows<T: Element>(source: &impl RowSource<T>) -> usize {
     let by_table = TABLE_LEN / source.taps().max(1);
     let most = BLOCK_SCRATCH * T::TYPE.per_word();
-    let by_scratch = most.checked_div(source.scratch_per_row()).unwrap_or(BLOCK_ROWS);
+    let by_scratch = most.checked_div(elements_per_row(source)).unwrap_or(BLOCK_ROWS);
     by_table.min(by_scratch.max(tile::max_rows(Isa::Avx512))).min(BLOCK_ROWS)
 }
 
@@ -135,7 +147,11 @@ pub(crate) struct Product<'a, T = f32, O = T> {
 
 impl<T: Factor, O: Element> Product<'_, T, O> {
     /// Whether the shapes fit each other.
-    pub(crate) fn check(&self, source: &impl RowSource<T>, out: &RowsMut<'_, O>) -> Result<(), String> {
+    pub(crate) fn check<E: Element<Factor = T>>(
+        &self,
+        source: &impl RowSource<E>,
+        out: &RowsMut<'_, O>,
+    ) -> Result<(), String> {
         let depth = source.taps() * source.tap_len();
         if depth != self.matrix.rows() {
             return Err(format!("rows of {depth} numbers meet a matrix of {} rows", self.matrix.rows()));
@@ -172,7 +188,7 @@ impl<T: Factor, O: Element> Product<'_, T, O> {
     /// # Safety
     /// `check` accepted, `source` names only output rows below `out.rows()` and no two of its rows the same,
     /// and `scratch` holds [`scratch_len`] words.
-    pub(crate) unsafe fn run<R: RowSource<T>>(
+    pub(crate) unsafe fn run<E: Element<Factor = T>, R: RowSource<E>>(
         &self,
         pool: &ThreadPool,
         source: &R,
@@ -192,7 +208,8 @@ impl<T: Factor, O: Element> Product<'_, T, O> {
         let wanted = if threads == 1 { 1 } else { (threads * 4).min(worth(rows, depth, columns)) };
         // Either the matrix is split, of which each thread then reads its part only, or the rows are, of which it then
         // writes its part only: the same in every layer, so that it finds them in its own cache.
-        let (blocks, runs) = if depth * columns > rows * (depth + columns) && source.scratch_per_row() == 0 {
+        let copies = elements_per_row(source) != 0;
+        let (blocks, runs) = if depth * columns > rows * (depth + columns) && !copies {
             // A single row is read from several panels at once.
             let runs = if rows == 1 { panels.div_ceil(row::STREAMS) } else { panels }.min(wanted);
             (least.max(wanted.div_ceil(runs).min(tiles)), runs)
@@ -201,7 +218,7 @@ impl<T: Factor, O: Element> Product<'_, T, O> {
             (blocks, wanted.div_ceil(blocks).min(panels))
         };
         let cut = |i: usize, parts: usize, whole: usize| (i as u128 * whole as u128 / parts as u128) as usize;
-        let slot_len = slot_len(source);
+        let (slot_len, widened_len) = (slot_len(source), block_rows(source) * widened_step(source));
         let slots = SharedScratch::new(scratch);
         pool.run_with_slots(blocks * runs, &|slot, task| {
             let (block, run) = (task / runs, task % runs);
@@ -209,12 +226,33 @@ impl<T: Factor, O: Element> Product<'_, T, O> {
             let panels_of_run = cut(run, runs, panels)..cut(run + 1, runs, panels);
             // SAFETY: slots are disjoint pieces of the scratch memory, and nobody else uses this slot
             // meanwhile.
-            let scratch = as_elements(unsafe { slots.piece(slot * slot_len, slot_len) });
+            let scratch = unsafe { slots.piece(slot * slot_len, slot_len) };
+            let (widened, scratch) = scratch.split_at_mut(widened_len);
+            let scratch = as_elements(scratch);
             T::dispatch_products(
                 isa,
-                Block { product: self, source, out, tiles, tiles_of_block, panels_of_run, scratch },
+                Block { product: self, source, out, tiles, tiles_of_block, panels_of_run, widened, scratch },
             );
         });
+    }
+}
+
+/// Reads as many elements as there is room for, as `f32`.
+///
+/// # Safety
+/// They are readable.
+#[inline(always)]
+unsafe fn widen<S: Simd, E: Element>(s: S, from: *const E, to: &mut [f32]) {
+    for (i, to) in to.chunks_mut(S::LANES).enumerate() {
+        // SAFETY: promised by the caller; the chunk has room for its own length.
+        unsafe {
+            let from = from.add(i * S::LANES);
+            if to.len() == S::LANES {
+                s.store(to.as_mut_ptr(), E::load(s, from));
+            } else {
+                s.store_partial(to.as_mut_ptr(), to.len(), E::load_partial(s, from, to.len()));
+            }
+        }
     }
 }
 
@@ -263,23 +301,25 @@ impl SharedScratch {
 }
 
 /// One task.
-struct Block<'a, T, O, R> {
-    product: &'a Product<'a, T, O>,
+struct Block<'a, E: Element, O, R> {
+    product: &'a Product<'a, E::Factor, O>,
     source: &'a R,
     out: &'a RowsMut<'a, O>,
     /// The tiles of all blocks together; row `r` starts tile `t` where `r = t * rows / tiles`.
     tiles: usize,
     tiles_of_block: std::ops::Range<usize>,
     panels_of_run: std::ops::Range<usize>,
-    scratch: &'a mut [T],
+    /// Room for the rows of a block as longer numbers, where they are multiplied as such.
+    widened: &'a mut [f32],
+    scratch: &'a mut [E],
 }
 
-impl<T: Factor, O: Element, R: RowSource<T>> SimdOp for Block<'_, T, O, R> {
+impl<T: Factor, E: Element<Factor = T>, O: Element, R: RowSource<E>> SimdOp for Block<'_, E, O, R> {
     type Output = ();
 
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
-        let Block { product, source, out, tiles, tiles_of_block, panels_of_run, scratch } = self;
+        let Block { product, source, out, tiles, tiles_of_block, panels_of_run, widened, scratch } = self;
         let &Product { matrix, first_column, bias, scales, epilogue } = product;
         let start_of = |tile: usize| (tile as u128 * source.rows() as u128 / tiles as u128) as usize;
         let start = start_of(tiles_of_block.start);
@@ -288,12 +328,27 @@ impl<T: Factor, O: Element, R: RowSource<T>> SimdOp for Block<'_, T, O, R> {
         let mut outputs = [0; BLOCK_ROWS];
         let (table, stride) = (&mut addresses[..], count);
         source.fill(start, &mut RowTable { addresses: table, stride, outputs: &mut outputs, count, scratch });
+        let (mut taps, mut tap_len) = (source.taps(), source.tap_len());
+        if const { E::WIDENED } {
+            let step = widened_step(source);
+            for (row, to) in widened.chunks_exact_mut(step.max(1)).enumerate().take(count) {
+                for tap in 0..taps {
+                    let to = &mut to[tap * tap_len..][..tap_len];
+                    // SAFETY: the source filled the table for `count` rows, each address with one that is readable for a
+                    // piece.
+                    unsafe { widen(s, addresses[tap * count + row].assume_init(), to) };
+                }
+                // From here on the table names the row as the factors it is multiplied as, in one piece.
+                addresses[row].write(to.as_ptr().cast());
+            }
+            (taps, tap_len) = (1, taps * tap_len);
+        }
         let stage = |first: usize, panel: &[f32]| Stage::<T> {
             table: addresses.as_ptr().wrapping_add(first).cast(),
             table_stride: count,
-            taps: source.taps(),
+            taps,
             tap_start: 0,
-            tap_len: source.tap_len() / T::PER_WORD,
+            tap_len: tap_len / T::PER_WORD,
             panel: panel.as_ptr(),
         };
         let mut row_sums = [0; BLOCK_ROWS];

@@ -11,6 +11,7 @@
 mod amx;
 mod chained;
 mod driver;
+mod half;
 mod pack;
 mod piece;
 mod plain;
@@ -24,6 +25,7 @@ mod tests;
 pub(crate) use driver::{
     BLOCK_ROWS, MAX_TAPS, Product, RowSource, RowTable, SharedScratch, SumScales, as_elements, scratch_len,
 };
+pub use half::HalfMatrix;
 pub use pack::PackedMatrix;
 pub(crate) use pack::{AlignedNumbers, panel_width};
 pub(crate) use piece::{PIECE_ROWS, Piece};
@@ -42,17 +44,17 @@ use crate::view::{Rows, RowsMut};
 /// `out = a · b + bias`, with the epilogue behind it.
 ///
 /// `a` is M×K (rows times channels), `b` K×N packed for an instruction set, `bias` N numbers or none,
-/// the residual and `out` M×N, of the factors' element or another. Mismatched shapes are an error and leave `out`
+/// the residual and `out` M×N, of the element of `a` or another. Mismatched shapes are an error and leave `out`
 /// untouched.
-pub fn matmul<T: Factor, O: Element>(
+pub fn matmul<T: Element, O: Element>(
     pool: &ThreadPool,
     a: Rows<'_, T>,
-    b: &PackedMatrix<T>,
+    b: &PackedMatrix<T::Factor>,
     bias: Option<&[f32]>,
     epilogue: Epilogue<'_, O>,
     out: RowsMut<'_, O>,
 ) -> Result<(), String> {
-    if a.channels().next_multiple_of(T::PER_WORD) != b.rows() {
+    if a.channels().next_multiple_of(T::Factor::PER_WORD) != b.rows() {
         return Err(format!("the left operand has {} columns, the right {} rows", a.channels(), b.rows()));
     }
     let product = Product { matrix: b, first_column: 0, bias, scales: None, epilogue };

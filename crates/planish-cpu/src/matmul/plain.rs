@@ -1,7 +1,7 @@
 //! The rows of a plain matrix as a left operand.
 
 use super::driver::{RowSource, RowTable, scratch_len};
-use crate::element::Factor;
+use crate::element::{Element, Factor};
 use crate::view::Rows;
 
 /// The bytes after which addresses meet in the same set of a first-level cache of 64 sets.
@@ -20,13 +20,14 @@ pub(crate) struct PlainRows<'a, T = f32> {
     copies: bool,
 }
 
-impl<'a, T: Factor> PlainRows<'a, T> {
+impl<'a, T: Element> PlainRows<'a, T> {
     /// The rows of a left operand that will meet this many columns.
     pub(crate) fn new(rows: Rows<'a, T>, columns: usize) -> Self {
         let collide = (rows.row_stride() * size_of::<T>()).is_multiple_of(SET_PERIOD);
-        // A copy costs about as much as four columns, and rows that are used once need none.
-        let pays = collide && rows.rows() > 4 && rows.channels() > SPREAD && columns >= 64;
-        Self { rows, copies: pays || !rows.channels().is_multiple_of(T::PER_WORD) }
+        // A copy costs about as much as four columns, and rows that are used once need none; nor do those of which the
+        // product makes copies.
+        let pays = collide && !T::WIDENED && rows.rows() > 4 && rows.channels() > SPREAD && columns >= 64;
+        Self { rows, copies: pays || !rows.channels().is_multiple_of(T::Factor::PER_WORD) }
     }
 
     /// The most scratch memory a product of this shape can need, whatever the stride of its rows.
@@ -40,7 +41,7 @@ impl<'a, T: Factor> PlainRows<'a, T> {
 }
 
 // SAFETY: every address is that of a row of the view or of a whole copy of it in the scratch memory.
-unsafe impl<T: Factor> RowSource<T> for PlainRows<'_, T> {
+unsafe impl<T: Element> RowSource<T> for PlainRows<'_, T> {
     fn rows(&self) -> usize {
         self.rows.rows()
     }
@@ -50,7 +51,7 @@ unsafe impl<T: Factor> RowSource<T> for PlainRows<'_, T> {
     }
 
     fn tap_len(&self) -> usize {
-        self.rows.channels().next_multiple_of(T::PER_WORD)
+        self.rows.channels().next_multiple_of(T::Factor::PER_WORD)
     }
 
     fn scratch_per_row(&self) -> usize {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::amx as unit;
-use crate::element::bf16;
+use crate::element::{bf16, f16};
 use crate::epilogue::Activation;
 
 fn numbers(len: usize, seed: usize) -> Vec<f32> {
@@ -88,6 +88,23 @@ proptest! {
             let exact_a = Rows::new(&long_a, rows, depth, depth + gap).unwrap();
             let b_at = |k: usize, n: usize| long_b[k * row_step + n * column_step];
             check(&format!("bf16 on {isa}"), exact_a, b_at, columns, &start, &out);
+            // Rows of `f16` are widened on their way; the weights are `f32`.
+            let halves: Vec<f16> = a_data.iter().map(|&x| f16::from_f32(x)).collect();
+            let exact: Vec<f32> = halves.iter().map(|x| x.to_f32()).collect();
+            let packed = PackedMatrix::<f32>::from_strided(isa, &b, depth, columns, row_step, column_step).unwrap();
+            let mut results = Vec::new();
+            for threads in [1, 3] {
+                let mut out = vec![f32::NAN; rows * columns];
+                let epilogue = Epilogue { residual, ..Epilogue::default() };
+                let view = RowsMut::dense(&mut out, rows, columns).unwrap();
+                let left = Rows::new(&halves, rows, depth, depth + gap).unwrap();
+                matmul(&ThreadPool::new(threads), left, &packed, bias.as_deref(), epilogue, view).unwrap();
+                let exact = Rows::new(&exact, rows, depth, depth + gap).unwrap();
+                let b_at = |k: usize, n: usize| b[k * row_step + n * column_step];
+                check(&format!("f16 on {isa}"), exact, b_at, columns, &start, &out);
+                results.push(out);
+            }
+            prop_assert_eq!(&results[0], &results[1]);
             let mut out = vec![f32::NAN; rows * columns];
             let view = RowsMut::dense(&mut out, rows, columns).unwrap();
             matmul_dynamic(isa, &ThreadPool::new(2), a, &b, columns, row_step, column_step, view).unwrap();

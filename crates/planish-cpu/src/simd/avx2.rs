@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use half::bf16;
+use half::{bf16, f16};
 
 use super::{Simd, SimdOp};
 use crate::isa::Isa;
@@ -320,6 +320,38 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         unsafe {
             _mm_storeu_si128(halves.as_mut_ptr().cast(), narrow(v));
             std::ptr::copy_nonoverlapping(halves.as_ptr(), p.cast(), n.min(8));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const f16) -> __m256 {
+        // SAFETY: the caller promises 8 readable numbers; the token proves the instructions.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16_partial(self, p: *const f16, n: usize) -> __m256 {
+        let mut halves = [f16::ZERO; 8];
+        // SAFETY: the caller promises min(n, 8) readable numbers, and the array holds as many.
+        unsafe {
+            std::ptr::copy_nonoverlapping(p, halves.as_mut_ptr(), n.min(8));
+            self.load_f16(halves.as_ptr())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut f16, v: __m256) {
+        // SAFETY: the caller promises 8 writable numbers; the token proves the instructions.
+        unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16_partial(self, p: *mut f16, n: usize, v: __m256) {
+        let mut halves = [f16::ZERO; 8];
+        // SAFETY: the caller promises min(n, 8) writable numbers, and the array holds as many.
+        unsafe {
+            self.store_f16(halves.as_mut_ptr(), v);
+            std::ptr::copy_nonoverlapping(halves.as_ptr(), p, n.min(8));
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use half::bf16;
+use half::{bf16, f16};
 
 use super::{Simd, SimdOp};
 use crate::isa::Isa;
@@ -170,6 +170,35 @@ impl<const BF16: bool, const VNNI: bool> Simd for Avx512<BF16, VNNI> {
         // instructions.
         unsafe {
             let halves = if BF16 { narrow_bf16(v) } else { narrow(v) };
+            _mm256_mask_storeu_epi16(p.cast(), mask_of(n), halves);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const f16) -> __m512 {
+        // SAFETY: the caller promises 16 readable numbers; the token proves the instructions.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16_partial(self, p: *const f16, n: usize) -> __m512 {
+        // SAFETY: masked lanes are not accessed, the others the caller promises; the token proves the
+        // instructions.
+        unsafe { _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask_of(n), p.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut f16, v: __m512) {
+        // SAFETY: the caller promises 16 writable numbers; the token proves the instructions.
+        unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16_partial(self, p: *mut f16, n: usize, v: __m512) {
+        // SAFETY: masked lanes are not accessed, the others the caller promises; the token proves the
+        // instructions.
+        unsafe {
+            let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v);
             _mm256_mask_storeu_epi16(p.cast(), mask_of(n), halves);
         }
     }

@@ -39,7 +39,7 @@ pub(crate) use each_row;
 
 use crate::element::ElementType;
 use crate::isa::Isa;
-use half::bf16;
+use half::{bf16, f16};
 
 /// The vector instructions of one instruction set. See the module for how to use it.
 ///
@@ -126,6 +126,31 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `2 * LANES` bytes must be writable at `p`.
     unsafe fn store_bytes_of_two(self, p: *mut u8, first: Self::F32, second: Self::F32);
+
+    /// Reads a vector of `f16` as `f32`, which holds each of them exactly.
+    ///
+    /// # Safety
+    /// `LANES` numbers must be readable at `p`.
+    unsafe fn load_f16(self, p: *const f16) -> Self::F32;
+
+    /// [`Simd::load_partial`] of `f16`.
+    ///
+    /// # Safety
+    /// `min(n, LANES)` numbers must be readable at `p`; nothing behind them is touched.
+    unsafe fn load_f16_partial(self, p: *const f16, n: usize) -> Self::F32;
+
+    /// Rounds to `f16` and writes, as [`f16::from_f32`] does: to nearest, ties to even, from 65520 on to infinity, NaN to
+    /// a quiet NaN. Numbers below the smallest normal one are kept whatever the processor does to those of `f32`.
+    ///
+    /// # Safety
+    /// `LANES` numbers must be writable at `p`.
+    unsafe fn store_f16(self, p: *mut f16, v: Self::F32);
+
+    /// [`Simd::store_f16`] of the first `n` lanes (all of them where `n >= LANES`).
+    ///
+    /// # Safety
+    /// `min(n, LANES)` numbers must be writable at `p`; nothing behind them is touched.
+    unsafe fn store_f16_partial(self, p: *mut f16, n: usize, v: Self::F32);
 
     /// `sum + a0 b0 + a1 b1`, where the 32 bits of each lane of `a` and `b` are two `bf16`, the first in the lower half.
     ///

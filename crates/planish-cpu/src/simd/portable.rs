@@ -4,7 +4,7 @@
 //! [`Simd::mul_add`]: a fused multiply-add without the instruction would be a function call, so this one rounds
 //! twice.
 
-use half::bf16;
+use half::{bf16, f16};
 
 use super::{Simd, SimdOp};
 use crate::isa::Isa;
@@ -238,6 +238,32 @@ impl Simd for Portable {
     unsafe fn store_bf16_partial(self, p: *mut bf16, n: usize, v: F32x8) {
         // SAFETY: the caller promises min(n, LANES) writable numbers, and the array holds as many.
         unsafe { std::ptr::copy_nonoverlapping(v.0.map(narrow).as_ptr(), p, n.min(LANES)) };
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const f16) -> F32x8 {
+        // SAFETY: the caller promises LANES readable numbers; the read is unaligned.
+        F32x8(unsafe { p.cast::<[f16; LANES]>().read_unaligned() }.map(f16::to_f32))
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16_partial(self, p: *const f16, n: usize) -> F32x8 {
+        let mut out = [f16::ZERO; LANES];
+        // SAFETY: the caller promises min(n, LANES) readable numbers, and the array holds as many.
+        unsafe { std::ptr::copy_nonoverlapping(p, out.as_mut_ptr(), n.min(LANES)) };
+        F32x8(out.map(f16::to_f32))
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut f16, v: F32x8) {
+        // SAFETY: the caller promises LANES writable numbers; the write is unaligned.
+        unsafe { p.cast::<[f16; LANES]>().write_unaligned(v.0.map(f16::from_f32)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16_partial(self, p: *mut f16, n: usize, v: F32x8) {
+        // SAFETY: the caller promises min(n, LANES) writable numbers, and the array holds as many.
+        unsafe { std::ptr::copy_nonoverlapping(v.0.map(f16::from_f32).as_ptr(), p, n.min(LANES)) };
     }
 
     #[inline(always)]

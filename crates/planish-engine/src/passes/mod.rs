@@ -46,6 +46,7 @@ mod symbolic_shapes;
 #[cfg(test)]
 pub(crate) mod testing;
 mod unsigned_levels;
+mod widen_halves;
 
 pub(crate) use absorb_affine::{Affine, channel_map};
 pub(crate) use pattern::per_channel;

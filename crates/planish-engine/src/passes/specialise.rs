@@ -9,6 +9,7 @@ use super::known_contents::KnownContents;
 use super::known_contents::input_facts;
 use super::quantised::absorb::AbsorbLast;
 use super::rewrite::fixed_dims;
+use super::widen_halves::WidenHalves;
 use super::{Pass, PassReport, passes, run_pass, run_passes};
 use planish_graph::infer::{check_shape, infer};
 use planish_graph::{Error, Fact, Graph, Result};
@@ -27,18 +28,28 @@ pub struct Specialised {
 /// `graph` for inputs of these shapes (one for each input, in order), with all passes run.
 pub fn specialise(graph: &Graph, input_shapes: &[Vec<usize>]) -> Result<Specialised> {
     let mut specialised = resolve(graph, input_shapes, passes())?;
+    if let Some(report) = run_pass(&WidenHalves, &mut specialised.graph)? {
+        specialised = specialised.and_then(report, input_shapes)?;
+    }
     specialised.reports.extend(run_pass(&AbsorbLast, &mut specialised.graph)?);
     // What no integer kernel took is computed in numbers: nothing is left to be said by the integers.
     if let Some(report) = run_pass(&DequantiseConstants, &mut specialised.graph)? {
-        let done = resolve(&specialised.graph, input_shapes, passes())?;
-        let reports = specialised.reports.into_iter().chain([report]).chain(done.reports).collect();
-        return Ok(Specialised { reports, ..done });
+        return specialised.and_then(report, input_shapes);
     }
     // The passes that ran one by one may have changed what is known.
     let inputs =
         input_facts(&specialised.graph).ok_or_else(|| Error::invalid("an input has no element type"))?;
     specialised.facts = infer(&specialised.graph, &inputs)?;
     Ok(specialised)
+}
+
+impl Specialised {
+    /// All passes once more, behind one that ran by itself.
+    fn and_then(self, report: PassReport, input_shapes: &[Vec<usize>]) -> Result<Specialised> {
+        let done = resolve(&self.graph, input_shapes, passes())?;
+        let reports = self.reports.into_iter().chain([report]).chain(done.reports).collect();
+        Ok(Specialised { reports, ..done })
+    }
 }
 
 /// [`specialise`] without simplifying anything: only what follows from the shapes alone becomes constant, because plans

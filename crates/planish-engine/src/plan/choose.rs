@@ -12,7 +12,7 @@ use super::wisdom::{self, Winner, Wisdom};
 use planish_cpu::conv::{ConvProblem, PreparedConv, SumLevels, Weights, WeightsKey, algorithms, plain_error};
 use planish_cpu::element::{ElementType, Factor};
 use planish_cpu::isa::Isa;
-use planish_cpu::matmul::PackedMatrix;
+use planish_cpu::matmul::{HalfMatrix, PackedMatrix};
 use planish_cpu::rates::Rates;
 use planish_cpu::threads::ThreadPool;
 use planish_graph::{Error, Result, Tensor};
@@ -284,7 +284,47 @@ impl Chooser {
         transposed: bool,
         scale: f32,
     ) -> Result<Arc<PackedMatrix<T>>> {
-        let key = (matrix.bytes().as_ptr() as usize, transposed, scale.to_bits(), T::TYPE);
+        self.packed_by(
+            T::TYPE,
+            matrix,
+            transposed,
+            scale,
+            |values, [rows, columns], [row_step, column_step]| {
+                PackedMatrix::from_strided(self.isa, values, rows, columns, row_step, column_step)
+                    .map_err(Error::invalid)
+            },
+        )
+    }
+
+    /// [`Self::packed_matrix`] of `f16` for a few rows; `None` where a weight is beyond their range.
+    pub(crate) fn half_matrix(
+        &self,
+        matrix: &Tensor,
+        transposed: bool,
+        scale: f32,
+    ) -> Result<Arc<Option<HalfMatrix>>> {
+        let element = ElementType::F16;
+        self.packed_by(
+            element,
+            matrix,
+            transposed,
+            scale,
+            |values, [rows, columns], [row_step, column_step]| {
+                Ok(HalfMatrix::new(self.isa, values, rows, columns, row_step, column_step).ok())
+            },
+        )
+    }
+
+    /// What `pack` makes of a matrix: of its values, its extents, and the steps from row to row and column to column.
+    fn packed_by<P: Send + Sync + 'static>(
+        &self,
+        element: ElementType,
+        matrix: &Tensor,
+        transposed: bool,
+        scale: f32,
+        pack: impl FnOnce(&[f32], [usize; 2], [usize; 2]) -> Result<P>,
+    ) -> Result<Arc<P>> {
+        let key = (matrix.bytes().as_ptr() as usize, transposed, scale.to_bits(), element);
         let known = lock(&self.matrices).get(&key).map(|(_, packed)| packed.clone());
         if let Some(packed) = known.and_then(|packed| packed.downcast().ok()) {
             return Ok(packed);
@@ -296,10 +336,9 @@ impl Chooser {
         if scale != 1.0 {
             values.to_mut().iter_mut().for_each(|v| *v *= scale);
         }
-        let (rows, columns, row_step, column_step) =
-            if transposed { (second, first, 1, second) } else { (first, second, second, 1) };
-        let packed = PackedMatrix::from_strided(self.isa, &values, rows, columns, row_step, column_step);
-        let packed = Arc::new(packed.map_err(Error::invalid)?);
+        let (extents, steps) =
+            if transposed { ([second, first], [1, second]) } else { ([first, second], [second, 1]) };
+        let packed = Arc::new(pack(&values, extents, steps)?);
         lock(&self.matrices).insert(key, (matrix.clone(), packed.clone()));
         Ok(packed)
     }

@@ -72,11 +72,7 @@ impl Operand {
         match self {
             Operand::Buffer(view) => view.element,
             Operand::Input { element, .. } => *element,
-            Operand::Constant { tensor, .. } => match tensor.dtype() {
-                DType::BF16 => ElementType::Bf16,
-                DType::U8 => ElementType::U8,
-                _ => ElementType::F32,
-            },
+            Operand::Constant { tensor, .. } => lower::element_of(tensor.dtype()),
             Operand::Heap(_) => ElementType::F32,
         }
     }

@@ -3,8 +3,8 @@
 //! Convolutions and matrix products read and write short values: that is where the time goes, and what stands between
 //! them channels-last follows. Everything else computes as the graph says: a value is converted once where somebody wants
 //! it otherwise. What a graph takes and gives is never short, and neither is arithmetic outside of the spatial world:
-//! a detector's boxes would be off by whole pixels. What the graph itself has as `u8`, the levels of quantised networks, is
-//! kept as that whatever is asked for.
+//! a detector's boxes would be off by whole pixels. What the graph itself has as `u8`, the levels of quantised networks, or
+//! as `f16` is kept as that whatever is asked for.
 
 use super::layout::Layout;
 use super::lower::{self, Facts};
@@ -28,7 +28,7 @@ pub(crate) enum Keeps {
 pub(crate) fn assign(known: &Facts<'_>, layouts: &[Layout], element: ElementType) -> Vec<ElementType> {
     let Facts { graph, facts } = *known;
     let kept = |fact: &Option<Fact>| match fact {
-        Some(fact) if lower::is_kept(fact) && fact.dtype == DType::U8 => ElementType::U8,
+        Some(fact) if lower::is_kept(fact) => lower::element_of(fact.dtype),
         _ => ElementType::F32,
     };
     let mut elements: Vec<ElementType> = facts.iter().map(kept).collect();

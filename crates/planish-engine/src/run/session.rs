@@ -121,8 +121,9 @@ impl Session {
             isa,
             precision: match options.precision {
                 ElementType::Bf16 if isa.has_bf16() => ElementType::Bf16,
+                ElementType::F16 if isa.has_f16() => ElementType::F16,
                 // Levels are nothing without scales: only a quantised graph has them.
-                ElementType::Bf16 | ElementType::U8 | ElementType::F32 => ElementType::F32,
+                ElementType::Bf16 | ElementType::F16 | ElementType::U8 | ElementType::F32 => ElementType::F32,
             },
             budget,
             chooser: Chooser::new(isa, threads, &options.chooser),

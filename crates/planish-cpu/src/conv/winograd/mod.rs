@@ -52,7 +52,7 @@ use self::run::Run;
 use super::{
     AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, FLOATS, PreparedConv, Weights, WeightsKey,
 };
-use crate::element::{ElementType, Factor};
+use crate::element::{Element, ElementType, Factor, bf16};
 use crate::for_float;
 use crate::isa::Isa;
 use crate::matmul::PackedMatrix;
@@ -93,6 +93,19 @@ impl Winograd {
         Form::new(self.outputs, [height, width])
             .ok_or_else(|| format!("{} has no transforms for a {height}x{width} kernel", self.name))
     }
+
+    /// Transforms weights to points of `U`.
+    fn pack<U: Factor>(
+        self,
+        form: Form,
+        problem: &ConvProblem,
+        key: WeightsKey,
+        values: &[f32],
+        bias: Option<Vec<f32>>,
+    ) -> Box<dyn PreparedConv> {
+        let weights = weights::pack::<U>(form, problem, key.isa, values);
+        Box::new(Prepared { algorithm: self, key, weights, bias, zeros: vec![0; problem.in_channels] })
+    }
 }
 
 impl ConvAlgorithm for Winograd {
@@ -131,13 +144,11 @@ impl ConvAlgorithm for Winograd {
             bias.resize(bias.len().next_multiple_of(isa.lanes()), 0.0);
             bias
         });
-        for_float!(self.factor, U => Ok(Box::new(Prepared {
-            algorithm: *self,
-            key: self.weights_key(problem, isa),
-            weights: weights::pack::<U>(form, problem, isa, weights.values),
-            bias,
-            zeros: vec![0; problem.in_channels],
-        })), else Err(format!("{} has no transforms for levels", self.name)))
+        let key = self.weights_key(problem, isa);
+        Ok(match self.factor {
+            ElementType::Bf16 => self.pack::<bf16>(form, problem, key, weights.values, bias),
+            _ => self.pack::<f32>(form, problem, key, weights.values, bias),
+        })
     }
 }
 
@@ -172,7 +183,10 @@ impl<U: Factor> PreparedConv for Prepared<U> {
         let blocking = Blocking::new(form, U::TYPE, problem, self.key.isa, pool.threads());
         let (bias, zeros, weights) = (self.bias.as_deref(), &self.zeros[..], &self.weights);
         for_float!(problem.element, T => {
-            if let Some(ConvCall { input, epilogue, output, workspace }) = T::restore(call) {
+            // Numbers are rounded at the points to what they are kept as, or not at all.
+            if const { U::TYPE as u8 == ElementType::F32 as u8 || U::TYPE as u8 == <T as Element>::TYPE as u8 }
+                && let Some(ConvCall { input, epilogue, output, workspace }) = T::restore(call)
+            {
                 Run { blocking, weights, bias, zeros, input, output, epilogue }.run(pool, workspace);
             }
         }, else ());

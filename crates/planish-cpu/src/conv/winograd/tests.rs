@@ -84,7 +84,7 @@ fn problem() -> impl Strategy<Value = ConvProblem> {
         (1usize..4, any::<bool>()).prop_map(|(k, wide)| if wide { [1, 2 * k + 1] } else { [2 * k + 1, 1] });
     let kernel = prop_oneof![2 => Just([3, 3]), 2 => square, 1 => flat];
     let pads = || [0usize..4, 0usize..4];
-    let element = prop_oneof![Just(ElementType::F32), Just(ElementType::Bf16)];
+    let element = prop_oneof![Just(ElementType::F32), Just(ElementType::Bf16), Just(ElementType::F16)];
     let channels = (1usize..40, 1usize..70);
     (0usize..4, channels, [1usize..24, 1usize..24], kernel, pads(), pads(), element).prop_filter_map(
         "the kernel must fit",

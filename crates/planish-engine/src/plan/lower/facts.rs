@@ -4,9 +4,10 @@
 
 use planish_graph::{DType, Fact, Graph, Node, Tensor, ValueId};
 
-/// Whether a value has a place in the arena: an `f32`, or `u8` as the levels of quantised tensors are, of known shape.
+/// Whether a value has a place in the arena: an `f32`, an `f16` as some graphs take and give, or `u8` as the levels of
+/// quantised tensors are, of known shape.
 pub(crate) fn is_kept(fact: &Fact) -> bool {
-    matches!(fact.dtype, DType::F32 | DType::U8) && fact.shape.is_some()
+    matches!(fact.dtype, DType::F32 | DType::F16 | DType::U8) && fact.shape.is_some()
 }
 
 /// What is known of the values of the graph that is being compiled.

@@ -2,11 +2,12 @@
 
 use super::follow::Behind;
 use super::{
-    Abilities, BufferView, Facts, Family, Keeps, Layout, Lowering, Operand, StepInfo, Wish, rows_of,
+    Abilities, BufferView, Facts, Family, Keeps, Layout, Lowering, Operand, StepInfo, Wish, no_levels,
+    rows_of,
 };
-use planish_cpu::element::{Element, ElementType};
-use planish_cpu::for_element;
-use planish_cpu::matmul::{matmul, matmul_dynamic};
+use planish_cpu::element::{Element, ElementType, f16};
+use planish_cpu::for_float;
+use planish_cpu::matmul::{HalfMatrix, matmul, matmul_dynamic};
 use planish_graph::ops::math::gemm::Gemm;
 use planish_graph::ops::math::matmul::{MatMul, MatMulShape};
 use planish_graph::{DType, Error, Node, OperatorExt, Result, Tensor};
@@ -117,8 +118,26 @@ fn multiply(
     let given: Vec<Operand> =
         [Some(&from), behind.residual.as_ref()].into_iter().flatten().cloned().collect();
     let reads: Vec<&Operand> = given.iter().collect();
-    for_element!(from.element(), T => {
-        let packed = l.target.chooser.packed_matrix::<T>(matrix, transposed, scale)?;
+    if from.element() == ElementType::F16 && target.rows <= HalfMatrix::MOST_ROWS {
+        let packed = l.target.chooser.half_matrix(matrix, transposed, scale)?;
+        if packed.is_some() {
+            l.push(info, &reads, &[&target], move |env| {
+                let Some(packed) = &*packed else { return Ok(()) };
+                let (input, bias) = (env.rows::<f16>(&from)?, bias.as_deref());
+                let done = if target.element == ElementType::F16 {
+                    let (epilogue, output) = (behind.epilogue::<f16>(env)?, env.rows_mut(&target));
+                    packed.multiply(env.pool, input, bias, epilogue, output)
+                } else {
+                    let (epilogue, output) = (behind.epilogue::<f32>(env)?, env.rows_mut(&target));
+                    packed.multiply(env.pool, input, bias, epilogue, output)
+                };
+                done.map_err(Error::invalid)
+            });
+            return Ok(());
+        }
+    }
+    for_float!(from.element(), T => {
+        let packed = l.target.chooser.packed_matrix::<<T as Element>::Factor>(matrix, transposed, scale)?;
         l.push(info, &reads, &[&target], move |env| {
             let (input, bias) = (env.rows::<T>(&from)?, bias.as_deref());
             let done = if target.element == <T as Element>::TYPE {
@@ -130,7 +149,7 @@ fn multiply(
             };
             done.map_err(Error::invalid)
         });
-    });
+    }, else return Err(no_levels()));
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! A lowering says what layout its operators wish for, and writes steps through [`Lowering`], which finds where operands
 //! are, converts layouts on demand (once a value and layout), and hands out places for outputs.
 
+mod cast;
 mod chain;
 mod conv;
 mod elementwise;
@@ -25,7 +26,7 @@ mod shuffle;
 
 pub(crate) use facts::{Facts, is_kept};
 pub(crate) use follow::Abilities;
-pub(crate) use operands::layouts_agree;
+pub(crate) use operands::{element_of, layouts_agree};
 
 use super::layout;
 pub(crate) use super::layout::{Layout, Wish};
@@ -106,6 +107,7 @@ static FAMILIES: &[&dyn Family] = &[
     &conv::TransposedConvolutions,
     &elementwise::Elementwise,
     &movement::Movement,
+    &cast::Casts,
     &pool::Pools,
     &quantise::Conversions,
     &quantised::Levels,

@@ -1,10 +1,20 @@
 //! Where values are read: the layout and the element a kernel wants are made on demand, once a value and form.
 
 use super::{BufferView, Layout, Lowering, Operand, StepInfo, no_levels, rows_of};
-use planish_cpu::element::ElementType;
+use planish_cpu::element::{ElementType, f16};
 use planish_cpu::elementwise::convert;
 use planish_cpu::{for_element, for_float};
 use planish_graph::{DType, Error, Result, Tensor, ValueId};
+
+/// What a tensor of this type is kept as; of one that no kernel reads, nothing is meant by it.
+pub(crate) fn element_of(dtype: DType) -> ElementType {
+    match dtype {
+        DType::BF16 => ElementType::Bf16,
+        DType::F16 => ElementType::F16,
+        DType::U8 => ElementType::U8,
+        _ => ElementType::F32,
+    }
+}
 
 /// Whether a value of that shape has the same bytes in both layouts.
 pub(crate) fn layouts_agree(shape: &[usize]) -> bool {
@@ -27,12 +37,9 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// Where a value is in `layout`, as the graph has it (`f32`, or the `u8` it is); converts it there first where needed.
+    /// Where a value is in `layout`, as the graph has it; converts it there first where needed.
     pub(crate) fn operand(&mut self, v: ValueId, layout: Layout) -> Result<Operand> {
-        let element = match self.element(v) {
-            ElementType::U8 => ElementType::U8,
-            ElementType::F32 | ElementType::Bf16 => ElementType::F32,
-        };
+        let element = self.fact(v).map_or(ElementType::F32, |fact| element_of(fact.dtype));
         self.operand_as(v, layout, element)
     }
 
@@ -56,19 +63,27 @@ impl Lowering<'_> {
             Layout::Plain => Layout::ChannelsLast,
             Layout::ChannelsLast => Layout::Plain,
         };
-        let others = match element {
-            ElementType::F32 => ElementType::Bf16,
-            ElementType::Bf16 => ElementType::F32,
+        let others: &[ElementType] = match element {
+            ElementType::F32 => &[ElementType::Bf16, ElementType::F16],
+            // From one short one to another by way of `f32`.
+            ElementType::Bf16 => &[ElementType::F32, ElementType::F16],
+            ElementType::F16 => &[ElementType::F32, ElementType::Bf16],
             // Levels are nothing else without their scale.
-            ElementType::U8 => ElementType::U8,
+            ElementType::U8 => &[],
         };
-        if let Some(source) = self.found.get(&(v, layout, others)).cloned() {
-            return self.with_element(v, layout, &source, element);
+        let there = |layout: Layout| others.iter().find_map(|&e| self.found.get(&(v, layout, e)).cloned());
+        let (here, elsewhere) = (there(layout), there(other));
+        if let Some(source) = here {
+            if element == ElementType::F32 || source.element() == ElementType::F32 {
+                return self.with_element(v, layout, &source, element);
+            }
+            self.operand_as(v, layout, ElementType::F32)?;
+            return self.operand_as(v, layout, element);
         }
         if let Some(source) = self.found.get(&(v, other, element)).cloned() {
             return self.with_layout(v, layout, &source);
         }
-        if !self.found.contains_key(&(v, other, others)) {
+        if elsewhere.is_none() {
             let name = &self.graph.value(v).name;
             return Err(Error::invalid(format!("\"{name}\" is read before it is made")));
         }
@@ -98,9 +113,16 @@ impl Lowering<'_> {
         };
         let from = source.clone();
         self.push(info, &[source], &[&view], move |env| {
-            for_float!(from.element(), T => for_float!(view.element, O => {
-                convert(env.isa, env.pool, env.rows::<T>(&from)?, env.rows_mut::<O>(&view));
-            }, else return Err(no_levels())), else return Err(no_levels()));
+            // One of the two is `f32`.
+            if view.element == ElementType::F32 {
+                for_float!(from.element(), T => {
+                    convert(env.isa, env.pool, env.rows::<T>(&from)?, env.rows_mut::<f32>(&view));
+                }, else return Err(no_levels()));
+            } else {
+                for_float!(view.element, O => {
+                    convert(env.isa, env.pool, env.rows::<f32>(&from)?, env.rows_mut::<O>(&view));
+                }, else return Err(no_levels()));
+            }
             Ok(())
         });
         Ok(Operand::Buffer(view))
@@ -180,16 +202,18 @@ impl Lowering<'_> {
 /// A constant in `layout`, kept as `element`.
 fn constant(tensor: &Tensor, layout: Layout, element: ElementType) -> Result<Operand> {
     let (rows, channels) = match tensor.dtype() {
-        DType::F32 | DType::U8 => rows_of(layout, tensor.shape()),
+        DType::F32 | DType::F16 | DType::U8 => rows_of(layout, tensor.shape()),
         _ => return Ok(Operand::Constant { tensor: tensor.clone(), rows: 0, channels: 0 }),
     };
     let mut tensor = match (layout, tensor.dtype()) {
         (Layout::Plain, _) => tensor.clone(),
         (Layout::ChannelsLast, DType::U8) => channels_last::<u8>(tensor)?,
+        (Layout::ChannelsLast, DType::F16) => channels_last::<f16>(tensor)?,
         (Layout::ChannelsLast, _) => channels_last::<f32>(tensor)?,
     };
-    if element == ElementType::Bf16 {
-        tensor = Tensor::from_f64s(DType::BF16, tensor.shape(), &tensor.to_f64s())?;
+    if element != element_of(tensor.dtype()) {
+        let dtype = for_element!(element, T => <T as planish_graph::Element>::DTYPE);
+        tensor = Tensor::from_f64s(dtype, tensor.shape(), &tensor.to_f64s())?;
     }
     Ok(Operand::Constant { tensor, rows, channels })
 }

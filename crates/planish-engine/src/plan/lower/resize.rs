@@ -56,7 +56,8 @@ impl Family for Resizes {
         let op = node.op.as_op::<Resize>()?;
         // What lies between levels depends on what they mean.
         let nearest = matches!(op.interpolation, Interpolation::Nearest(_));
-        let known = nearest || facts.input(node, 0).is_some();
+        let levels = nearest && facts.levels(node.input(0)?).is_some();
+        let known = levels || facts.input(node, 0).is_some();
         taps(op, node, facts).filter(|_| known).map(|_| Wish::ChannelsLast)
     }
 
@@ -88,7 +89,7 @@ pub(super) fn step(
                 let (input, output) = (env.rows::<u8>(&from)?, env.rows_mut(&target));
                 resize(env.isa, env.pool, images, (&height, &width), input, output);
             }
-            ElementType::F32 | ElementType::Bf16 => {
+            ElementType::F32 | ElementType::Bf16 | ElementType::F16 => {
                 let (input, output) = (env.rows::<f32>(&from)?, env.rows_mut(&target));
                 resize(env.isa, env.pool, images, (&height, &width), input, output);
             }
