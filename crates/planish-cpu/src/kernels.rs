@@ -38,12 +38,14 @@ const WHOLE: &[ElementType] = &[ElementType::F32, ElementType::U8];
 const LEVELS: &[ElementType] = &[ElementType::U8];
 
 /// The kernels that are no convolutions: each a function of the module of its family.
-const OTHERS: [(&str, &str, &[ElementType]); 25] = [
+const OTHERS: [(&str, &str, &[ElementType]); 27] = [
     ("transposed", "transposed convolution", LONG),
     ("packed panels", "matrix product", ALL),
+    ("packed blocks of four bits", "matrix product", LONG),
     ("unary", "elementwise", BOTH),
     ("binary", "elementwise", BOTH),
     ("quantise and dequantise", "elementwise", LEVELS),
+    ("own range", "elementwise", LEVELS),
     ("sums of levels", "elementwise", LEVELS),
     ("products of levels", "elementwise", LEVELS),
     ("table", "elementwise", LEVELS),

@@ -11,7 +11,7 @@ use super::{
     AnyCall, ConvAlgorithm, ConvCall, ConvElement, ConvProblem, PreparedConv, SumLevels, Weights, WeightsKey,
 };
 use crate::amx::{TILE_ROWS, TILE_WORDS};
-use crate::element::{ElementType, Factor};
+use crate::element::{Element, ElementType, Factor};
 use crate::epilogue::Epilogue;
 use crate::for_element;
 use crate::isa::Isa;
@@ -19,6 +19,7 @@ use crate::matmul::{BLOCK_ROWS, PackedMatrix, Product, RowSource, SumScales, pan
 use crate::rates::{LAST_LEVEL, Rate, SECOND_LEVEL, Work, weights_read};
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
+use std::sync::Arc;
 
 /// How an algorithm feeds a convolution to the matrix product.
 pub(super) trait Lowering: ConvAlgorithm + Copy + Send + 'static {
@@ -29,21 +30,21 @@ pub(super) trait Lowering: ConvAlgorithm + Copy + Send + 'static {
     fn workspace_len<T: Factor>(self, problem: &ConvProblem, threads: usize) -> usize;
 
     /// Runs a problem that it accepts, with views of the right shapes and enough workspace.
-    fn lower<T: Factor>(self, call: DenseCall<'_, T>);
+    fn lower<T: Factor, O: Element>(self, call: DenseCall<'_, T, O>);
 }
 
-/// A run of a dense convolution.
-pub(super) struct DenseCall<'a, T> {
+/// A run of a dense convolution, whose result is kept in another element where `O` is one.
+pub(super) struct DenseCall<'a, T, O = T> {
     pub problem: &'a ConvProblem,
     pub weights: &'a DenseWeights<T>,
     pub pool: &'a ThreadPool,
     pub input: Rows<'a, T>,
-    pub epilogue: Epilogue<'a, T>,
-    pub output: RowsMut<'a, T>,
+    pub epilogue: Epilogue<'a, O>,
+    pub output: RowsMut<'a, O>,
     pub workspace: &'a mut [f32],
 }
 
-impl<T: Factor> DenseCall<'_, T> {
+impl<T: Factor, O: Element> DenseCall<'_, T, O> {
     /// Multiplies the rows of a group with its weights.
     ///
     /// # Safety
@@ -65,7 +66,7 @@ impl<T: Factor> DenseCall<'_, T> {
 
 /// The weights of each group, packed, and the bias of all.
 pub(super) struct DenseWeights<T> {
-    pub groups: Vec<PackedMatrix<T>>,
+    pub groups: Arc<[PackedMatrix<T>]>,
     /// In the units of the sums, the bits of integers where sums are.
     pub bias: Option<Vec<f32>>,
     pub scales: Option<SumScales>,

@@ -9,7 +9,7 @@
 use super::dense::{self, DenseCall, Lowering};
 use super::geometry::Pixel;
 use super::{ALL_ELEMENTS, ConvAlgorithm, ConvProblem, PreparedConv, Weights};
-use crate::element::{ElementType, Factor};
+use crate::element::{Element, ElementType, Factor};
 use crate::for_element;
 use crate::isa::Isa;
 use crate::matmul::{MAX_TAPS, RowSource, RowTable, as_elements, panel_width};
@@ -114,7 +114,7 @@ impl Lowering for Direct {
         (padded_lines(problem) * Line::of::<T>(problem).len).div_ceil(T::PER_WORD)
     }
 
-    fn lower<T: Factor>(self, mut call: DenseCall<'_, T>) {
+    fn lower<T: Factor, O: Element>(self, mut call: DenseCall<'_, T, O>) {
         let Ok(out_size) = call.problem.out_size() else { return };
         let workspace = as_elements(std::mem::take(&mut call.workspace));
         let line = Line::of::<T>(call.problem);
@@ -132,7 +132,7 @@ impl Lowering for Direct {
 }
 
 /// Copies the input into the middle of padding.
-fn pad<T: Factor>(call: &DenseCall<'_, T>, line: Line, image: &mut [T]) {
+fn pad<T: Factor, O: Element>(call: &DenseCall<'_, T, O>, line: Line, image: &mut [T]) {
     let problem = call.problem;
     let size = padded_size(problem);
     let (lines, width) = (padded_lines(problem), size[2] * problem.in_channels);
@@ -160,7 +160,7 @@ fn pad<T: Factor>(call: &DenseCall<'_, T>, line: Line, image: &mut [T]) {
 }
 
 /// Copies the pixels of line `line` of the padded images, or padding.
-fn pad_line<T: Factor>(call: &DenseCall<'_, T>, line: usize, out: &mut [T]) {
+fn pad_line<T: Factor, O: Element>(call: &DenseCall<'_, T, O>, line: usize, out: &mut [T]) {
     let (problem, input, zero) = (call.problem, call.input, call.weights.zero());
     let (size, first, channels) = (padded_size(problem), problem.pads_begin, problem.in_channels);
     let (z, y) = (line / size[1] % size[0], line % size[1]);

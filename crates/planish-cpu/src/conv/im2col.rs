@@ -8,7 +8,7 @@
 use super::dense::{self, DenseCall, Lowering};
 use super::geometry::{Axis, Pixel};
 use super::{ALL_ELEMENTS, ConvAlgorithm, ConvProblem, PreparedConv, Weights};
-use crate::element::{ElementType, Factor};
+use crate::element::{Element, ElementType, Factor};
 use crate::isa::Isa;
 use crate::matmul::{RowSource, RowTable, scratch_len};
 use crate::rates::{Rate, Work};
@@ -66,7 +66,7 @@ impl Lowering for Im2col {
         input.map_or(0, |input| scratch_len(&PatchRows::new(problem, input, T::default()), threads))
     }
 
-    fn lower<T: Factor>(self, mut call: DenseCall<'_, T>) {
+    fn lower<T: Factor, O: Element>(self, mut call: DenseCall<'_, T, O>) {
         let scratch = std::mem::take(&mut call.workspace);
         let channels = call.problem.group_in();
         for group in 0..call.problem.groups {

@@ -9,7 +9,7 @@
 use super::dense::{self, DenseCall, Lowering};
 use super::geometry::{Axis, Pixel};
 use super::{ALL_ELEMENTS, ConvAlgorithm, ConvProblem, PreparedConv, Weights};
-use crate::element::{ElementType, Factor};
+use crate::element::{Element, ElementType, Factor};
 use crate::isa::Isa;
 use crate::matmul::{MAX_TAPS, RowSource, RowTable, panel_width};
 use crate::rates::{Rate, Work};
@@ -77,7 +77,7 @@ impl Lowering for Indirect {
         0
     }
 
-    fn lower<T: Factor>(self, call: DenseCall<'_, T>) {
+    fn lower<T: Factor, O: Element>(self, call: DenseCall<'_, T, O>) {
         let channels = call.problem.group_in();
         for group in 0..call.problem.groups {
             let input = call.input.columns(group * channels, channels);

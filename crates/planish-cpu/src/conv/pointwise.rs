@@ -5,7 +5,7 @@
 
 use super::dense::{self, DenseCall, Lowering};
 use super::{ALL_ELEMENTS, ConvAlgorithm, ConvProblem, PreparedConv, Weights};
-use crate::element::{ElementType, Factor};
+use crate::element::{Element, ElementType, Factor};
 use crate::isa::Isa;
 use crate::matmul::{PlainRows, scratch_len};
 use crate::rates::Work;
@@ -55,7 +55,7 @@ impl Lowering for Pointwise {
         PlainRows::<T>::most_scratch(problem.in_rows(), problem.group_in(), threads)
     }
 
-    fn lower<T: Factor>(self, mut call: DenseCall<'_, T>) {
+    fn lower<T: Factor, O: Element>(self, mut call: DenseCall<'_, T, O>) {
         let scratch = std::mem::take(&mut call.workspace);
         let channels = call.problem.group_in();
         for group in 0..call.problem.groups {

@@ -5,6 +5,7 @@
 
 mod chain;
 mod conv;
+mod dynamic;
 mod elementwise;
 mod facts;
 mod fallback;
@@ -21,6 +22,7 @@ mod quantise;
 mod quantised;
 mod reduce;
 mod resize;
+mod short_weights;
 mod shuffle;
 
 pub(crate) use facts::{Facts, is_kept};
@@ -109,7 +111,10 @@ static FAMILIES: &[&dyn Family] = &[
     &pool::Pools,
     &quantise::Conversions,
     &quantised::Levels,
+    &dynamic::OwnRanges,
+    &dynamic::DynamicProducts,
     &matmul::MatrixProducts,
+    &short_weights::ShortProducts,
     &reduce::Reductions,
     &normalize::BatchNormalizations,
     &normalize::GroupNormalizations,
