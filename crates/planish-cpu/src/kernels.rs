@@ -40,13 +40,15 @@ const WHOLE: &[ElementType] = &[ElementType::F32, ElementType::U8];
 const LEVELS: &[ElementType] = &[ElementType::U8];
 
 /// The kernels that are no convolutions: each a function of the module of its family.
-const OTHERS: [(&str, &str, &[ElementType]); 26] = [
+const OTHERS: [(&str, &str, &[ElementType]); 28] = [
     ("transposed", "transposed convolution", LONG),
     ("packed panels", "matrix product", ALL),
+    ("packed blocks of four bits", "matrix product", LONG),
     ("few rows", "matrix product", &[ElementType::F16]),
     ("unary", "elementwise", FLOATS),
     ("binary", "elementwise", FLOATS),
     ("quantise and dequantise", "elementwise", LEVELS),
+    ("own range", "elementwise", LEVELS),
     ("sums of levels", "elementwise", LEVELS),
     ("products of levels", "elementwise", LEVELS),
     ("table", "elementwise", LEVELS),

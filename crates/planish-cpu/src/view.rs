@@ -80,6 +80,11 @@ impl<'a, T> Rows<'a, T> {
         Self::new(data, rows, channels, channels)
     }
 
+    /// The same row, as often as there are rows.
+    pub fn repeated(row: &'a [T], rows: usize) -> Self {
+        Self { ptr: row.as_ptr(), rows, channels: row.len(), row_stride: 0, life: PhantomData }
+    }
+
     /// A view of raw memory.
     ///
     /// # Safety

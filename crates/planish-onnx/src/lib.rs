@@ -14,6 +14,7 @@ mod call;
 mod export;
 mod external;
 mod import;
+mod integer_products;
 mod legacy;
 mod lower;
 mod microsoft;

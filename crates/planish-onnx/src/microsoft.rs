@@ -4,6 +4,7 @@
 //! mean just that, so that is what they become: from there on a network is the same however its file spells it.
 
 use crate::import::Importer;
+use crate::integer_products::{Inputs, OPERATORS};
 use crate::lower::standard;
 use crate::proto::NodeProto;
 use planish_graph::{Attributes, Node, Operator, Result, Value, ValueId, invalid, unsupported};
@@ -23,11 +24,12 @@ struct Spelling {
     output: usize,
 }
 
-const SPELLINGS: [Spelling; 8] = [
+const SPELLINGS: [Spelling; 9] = [
     Spelling { name: "QLinearAdd", means: "Add", inputs: &[0, 3], output: 6 },
     Spelling { name: "QLinearMul", means: "Mul", inputs: &[0, 3], output: 6 },
     Spelling { name: "QLinearLeakyRelu", means: "LeakyRelu", inputs: &[0], output: 3 },
     Spelling { name: "QLinearSigmoid", means: "Sigmoid", inputs: &[0], output: 3 },
+    Spelling { name: "QLinearSoftmax", means: "Softmax", inputs: &[0], output: 3 },
     Spelling { name: "QLinearAveragePool", means: "AveragePool", inputs: &[0], output: 3 },
     Spelling { name: "QLinearGlobalAveragePool", means: "GlobalAveragePool", inputs: &[0], output: 3 },
     // As many inputs as there are.
@@ -38,7 +40,8 @@ const SPELLINGS: [Spelling; 8] = [
 /// Whether this is an operator that [`Importer::microsoft`] reads.
 pub(crate) fn is_read(domain: &str, operator: &str) -> bool {
     let same = matches!(operator, "QuantizeLinear" | "DequantizeLinear");
-    domain == DOMAIN && (same || SPELLINGS.iter().any(|s| s.name == operator))
+    let products = OPERATORS.contains(&operator);
+    domain == DOMAIN && (same || products || SPELLINGS.iter().any(|s| s.name == operator))
 }
 
 impl<'a, 'p> Importer<'a, 'p, '_> {
@@ -47,20 +50,34 @@ impl<'a, 'p> Importer<'a, 'p, '_> {
         if matches!(node.op_type, "QuantizeLinear" | "DequantizeLinear") {
             return self.operator(node, "", name);
         }
-        let Some(spelling) = SPELLINGS.iter().find(|s| s.name == node.op_type) else {
-            unsupported!("operator {DOMAIN}::{}", node.op_type)
-        };
         let (mut attributes, _) = self.attributes(node)?;
         if attributes.int("channels_last", 0)? != 0 {
-            unsupported!("operator {DOMAIN}::{} with attribute \"channels_last\"", node.op_type);
+            unsupported!(
+                "operator {DOMAIN}::{} with attribute \"channels_last\": save the model unoptimised, or with extended \
+                 optimisations disabled",
+                node.op_type
+            );
         }
         attributes.0.remove("channels_last");
+        if node.op_type == "QLinearSoftmax" {
+            // Before opset 13 all axes from the given one on were one.
+            if attributes.int("opset", 13)? < 13 && attributes.int("axis", 1)? != -1 {
+                unsupported!("operator {DOMAIN}::QLinearSoftmax with attribute \"opset\" below 13");
+            }
+            attributes.0.remove("opset");
+        }
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for &input in &node.inputs {
             inputs.push(if input.is_empty() { None } else { self.scopes.resolve(input)? });
         }
         let [Some(result)] = self.outputs(node)[..] else {
             invalid!("has {} outputs, where 1 is expected", node.outputs.len());
+        };
+        if OPERATORS.contains(&node.op_type) {
+            return self.integer_product(node.op_type, name, &attributes, &Inputs(inputs), result);
+        }
+        let Some(spelling) = SPELLINGS.iter().find(|s| s.name == node.op_type) else {
+            unsupported!("operator {DOMAIN}::{}", node.op_type)
         };
         let concat = spelling.means == "Concat";
         let starts: Vec<usize> =
@@ -107,7 +124,7 @@ impl<'a, 'p> Importer<'a, 'p, '_> {
     }
 
     /// Adds a node for a standard operator and returns its new output.
-    fn between(
+    pub(crate) fn between(
         &mut self,
         name: &str,
         operator: &str,
@@ -122,7 +139,7 @@ impl<'a, 'p> Importer<'a, 'p, '_> {
     }
 
     /// Adds a node for a standard operator that makes `output`.
-    fn place_between(
+    pub(crate) fn place_between(
         &mut self,
         name: &str,
         operator: &str,
@@ -184,6 +201,8 @@ mod tests {
         assert_eq!(run(spelled("QLinearMul"), &both).unwrap().as_slice::<u8>().unwrap(), [100, 80]);
         let bent = run(|i| with_float(spelled("QLinearLeakyRelu")(i), "alpha", 0.5), &[&b[..], &to].concat());
         assert_eq!(bent.unwrap().as_slice::<u8>().unwrap(), [108, 98]);
+        let shares = run(spelled("QLinearSoftmax"), &[&levels(&[1, 2], &[7, 7], 2.0, 3)[..], &to].concat());
+        assert_eq!(shares.unwrap().as_slice::<u8>().unwrap(), [100, 100]);
         assert_eq!(
             run(spelled("QuantizeLinear"), &[b[1].clone(), to[0].clone(), to[1].clone()]).unwrap(),
             Tensor::scalar(102u8)
@@ -207,8 +226,8 @@ mod tests {
     #[test]
     fn what_is_not_read_is_named() {
         let a = levels(&[1, 2], &[10, 20], 0.5, 10);
-        let error = run(spelled("QLinearSoftmax"), &a).unwrap_err().to_string();
-        assert!(error.contains("com.microsoft::QLinearSoftmax"), "{error}");
+        let error = run(spelled("QLinearReduceMean"), &a).unwrap_err().to_string();
+        assert!(error.contains("com.microsoft::QLinearReduceMean"), "{error}");
         assert!(run(spelled("QLinearAdd"), &a[..1]).is_err());
         assert!(!is_read("", "QLinearAdd") && !is_read(DOMAIN, "QLinearConv"));
     }

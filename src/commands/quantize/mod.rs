@@ -1,6 +1,7 @@
 //! `planish quantize`: a float model into one of 8-bit integers, in QDQ form, with the accuracy kept.
 
 mod report;
+mod weights_only;
 
 use super::eval::{self, Accuracy};
 use super::interrupt::Interrupt;
@@ -11,10 +12,12 @@ use super::timing;
 use clap::{ArgGroup, Args, ValueEnum};
 use planish::images::Preprocessing;
 use planish::report::progress::Progress;
+use planish_compress::quantize::activation_bits::ActivationBits;
 use planish_compress::quantize::adaround::AdaRound;
 use planish_compress::quantize::grid::Levels;
 use planish_compress::quantize::mixed::{self, Bounded};
 use planish_compress::quantize::observe::observer;
+use planish_compress::quantize::weights_only::WeightsOnly;
 use planish_compress::quantize::{
     Distance, Event, Form, Options, Pictures, Quantised, Watch, WeightScheme, quantize,
 };
@@ -28,7 +31,7 @@ use std::time::Instant;
 
 /// What to quantise, and how.
 #[derive(Args)]
-#[command(group = ArgGroup::new("calibrates").required(true).args(["images", "cifar10"]))]
+#[command(group = ArgGroup::new("calibrates").required(true).args(["images", "cifar10", "weights_only"]))]
 pub struct Arguments {
     /// The float ONNX file
     model: PathBuf,
@@ -37,6 +40,15 @@ pub struct Arguments {
     output: Option<PathBuf>,
     #[command(flatten)]
     source: SourceArguments,
+    /// Only the weights of large dense layers, in four bits with a scale for each block; no pictures are needed
+    #[arg(long, value_enum, value_name = "TYPE", conflicts_with_all = ["images", "labels", "cifar10", "max_drop", "report"])]
+    weights_only: Option<ShortWeights>,
+    /// With --weights-only: weights along the depth that share a scale, a power of two from 16 on
+    #[arg(long, default_value_t = WeightsOnly::default().block, value_name = "N", requires = "weights_only")]
+    block: usize,
+    /// With --weights-only: layers of fewer weights stay as they are
+    #[arg(long, default_value_t = WeightsOnly::default().least, value_name = "N", requires = "weights_only")]
+    least_weights: usize,
     /// Pictures that calibrate, chosen at random by --seed
     #[arg(long, default_value = "300", value_name = "N")]
     count: NonZeroUsize,
@@ -47,7 +59,7 @@ pub struct Arguments {
     /// percentile-99.999, entropy, mse
     #[arg(long, default_value = "auto", value_name = "OBSERVER", value_parser = observer_name)]
     calibration: String,
-    /// Whether integers of weights have their zero in the middle; affine ones have one scale a layer
+    /// Whether integers of weights have their zero in the middle; affine ones have one scale a layer (or block)
     #[arg(long, value_enum, default_value_t = Symmetry::Symmetric)]
     weights: Symmetry,
     /// Bits of a weight, 2 to 8; fewer than 8 are stored in 8 all the same
@@ -62,6 +74,13 @@ pub struct Arguments {
     /// The integers of activations
     #[arg(long, value_enum, default_value_t = Activations::U8)]
     activations: Activations,
+    /// Bits of an activation: 8, 4, or auto, which chooses for each scale within --bit-operations
+    #[arg(long, value_enum, default_value_t = Widths::Eight, value_name = "8|4|auto")]
+    activation_bits: Widths,
+    /// With --activation-bits auto: products of the bits of weight and activation that a picture may take; K, M, G
+    /// (powers of 1024) are understood
+    #[arg(long, value_parser = model::bytes, value_name = "COUNT")]
+    bit_operations: Option<usize>,
     /// Move factors between layers, so that channels reach equally far, and absorb high biases
     #[arg(long)]
     equalize: bool,
@@ -94,6 +113,11 @@ pub struct Arguments {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ShortWeights {
+    Int4,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Symmetry {
     Symmetric,
     Affine,
@@ -103,6 +127,15 @@ enum Symmetry {
 enum Activations {
     U8,
     I8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Widths {
+    #[value(name = "8")]
+    Eight,
+    #[value(name = "4")]
+    Four,
+    Auto,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -134,12 +167,17 @@ struct Outcome {
     accuracy: Option<Judged>,
     /// Bytes of the constants before and after.
     bytes: [usize; 2],
+    /// Products of the bits of weights and activations, for a picture.
+    bit_operations: u64,
     seconds: f64,
     interrupted: bool,
 }
 
 /// Quantises.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if arguments.weights_only.is_some() {
+        return weights_only::run(arguments);
+    }
     let begun = Instant::now();
     let options = arguments.execution.options();
     let graph = model::read(&arguments.model, options.max_memory)?;
@@ -153,6 +191,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.max_drop.is_some() && !source.is_labelled() {
         return Err(Error::invalid(
             "--max-drop needs to know what is right: give --labels TSV, or --cifar10 FILE.bin",
+        ));
+    }
+    if (arguments.activation_bits == Widths::Auto) != arguments.bit_operations.is_some() {
+        return Err(Error::invalid(
+            "--activation-bits auto and --bit-operations COUNT go together: the one chooses, the other says within what",
         ));
     }
     let outcome = quantise(arguments, &options, &graph, &settings, &source).context(place)?;
@@ -224,6 +267,7 @@ fn quantise(
     if interrupted {
         eprintln!("planish: interrupted; what there is so far is used");
     }
+    let bit_operations = quantised.bit_operations()?;
     let bytes = [graph.constant_bytes(), quantised.graph(Form::Qdq)?.constant_bytes()];
     Ok(Outcome {
         distance,
@@ -232,6 +276,7 @@ fn quantise(
         pictures: calibration.len(),
         skipped: calibration.skipped,
         bytes,
+        bit_operations,
         quantised,
         interrupted,
         seconds: 0.0,
@@ -273,6 +318,11 @@ impl Arguments {
             activations: match self.activations {
                 Activations::U8 => Levels::U8,
                 Activations::I8 => Levels::I8,
+            },
+            activation_bits: match (self.activation_bits, self.bit_operations) {
+                (Widths::Four, _) => ActivationBits::All(4),
+                (Widths::Auto, Some(budget)) => ActivationBits::Within(budget),
+                _ => ActivationBits::All(8),
             },
             equalise: self.equalize,
             correct_bias: !self.no_bias_correction,

@@ -27,7 +27,8 @@ pub fn json(arguments: &Arguments, outcome: &Outcome) -> Value {
         .iter()
         .map(|l| {
             json!({
-                "name": l.name, "operator": l.operator, "weights": l.weights, "bits": l.bits, "float": l.float,
+                "name": l.name, "operator": l.operator, "weights": l.weights, "bits": l.bits,
+                "activation_bits": l.activation_bits, "float": l.float,
                 "weight_sqnr_db": decibels(l.weight_noise),
                 "alone_sqnr_db": l.alone.map(|d| decibels(d.noise)), "alone_changed": l.alone.map(|d| d.changed),
             })
@@ -61,6 +62,7 @@ pub fn json(arguments: &Arguments, outcome: &Outcome) -> Value {
         "equalized_pairs": q.equalised.0, "absorbed_channels": q.equalised.1, "rounding_gains": gains, "bias_corrected": q.corrected,
         "sqnr_db": decibels(outcome.distance.noise), "changed": outcome.distance.changed,
         "constant_bytes_before": outcome.bytes[0], "constant_bytes": outcome.bytes[1],
+        "bit_operations": outcome.bit_operations,
         "accuracy": accuracy, "layers": layers, "seconds": outcome.seconds, "interrupted": outcome.interrupted,
     })
 }
@@ -146,6 +148,7 @@ fn table(outcome: &Outcome, most: usize) -> Table {
         ("operator", Align::Left),
         ("weights", Align::Right),
         ("bits", Align::Right),
+        ("of input", Align::Right),
         ("weights' SQNR", Align::Right),
         ("answers' SQNR alone", Align::Right),
         ("changed alone", Align::Right),
@@ -157,6 +160,7 @@ fn table(outcome: &Outcome, most: usize) -> Table {
             l.operator.to_string(),
             count(l.weights as u64),
             (if l.float { "32".to_string() } else { l.bits.to_string() }),
+            (if l.float { "32".to_string() } else { l.activation_bits.to_string() }),
             written(l.weight_noise),
             l.alone.map_or("–".to_string(), |d| written(d.noise)),
             l.alone.map_or("–".to_string(), |d| format!("{:.1} %", 100.0 * d.changed)),
@@ -193,10 +197,10 @@ fn page(arguments: &Arguments, outcome: &Outcome) -> Page {
 }
 
 /// Signal to noise in decibels; `None` where there is no noise.
-fn decibels(noise: f64) -> Option<f64> {
+pub(super) fn decibels(noise: f64) -> Option<f64> {
     (noise > 0.0).then(|| -10.0 * noise.log10())
 }
 
-fn written(noise: f64) -> String {
+pub(super) fn written(noise: f64) -> String {
     decibels(noise).map_or("exact".to_string(), |db| format!("{db:.1} dB"))
 }

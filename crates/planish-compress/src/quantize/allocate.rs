@@ -18,8 +18,8 @@ pub const WIDTHS: [u32; 3] = [8, 4, 2];
 /// What a choice costs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cost {
-    /// Bytes of the layer.
-    pub bytes: usize,
+    /// What the budget counts: bytes of a layer's weights, or operations on bits.
+    pub size: usize,
     /// Noise in the answers.
     pub noise: f64,
 }
@@ -27,7 +27,7 @@ pub struct Cost {
 /// Sizes are told apart to this share of the budget; they are rounded up, so that the budget holds.
 const GRAINS: usize = 1 << 14;
 
-/// For each layer the choice (its place in the layer's list) that makes the sum of noise smallest while the sum of bytes is
+/// For each layer the choice (its place in the layer's list) that makes the sum of noise smallest while the sum of sizes is
 /// within `budget`; `None` where even the smallest choices are not.
 pub fn allocate(layers: &[Vec<Cost>], budget: usize) -> Option<Vec<usize>> {
     let grain = budget.div_ceil(GRAINS).max(1);
@@ -39,7 +39,7 @@ pub fn allocate(layers: &[Vec<Cost>], budget: usize) -> Option<Vec<usize>> {
         let mut next = vec![f64::INFINITY; room + 1];
         let mut pick = vec![u8::MAX; room + 1];
         for (c, cost) in choices.iter().enumerate().take(usize::from(u8::MAX)) {
-            let size = cost.bytes.div_ceil(grain);
+            let size = cost.size.div_ceil(grain);
             for r in size..=room {
                 let noise = best[r - size] + cost.noise;
                 if noise < next[r] {
@@ -54,13 +54,13 @@ pub fn allocate(layers: &[Vec<Cost>], budget: usize) -> Option<Vec<usize>> {
     let mut chosen = vec![0; layers.len()];
     for (l, pick) in picks.iter().enumerate().rev() {
         chosen[l] = usize::from(pick[left]);
-        left -= layers[l].get(chosen[l])?.bytes.div_ceil(grain);
+        left -= layers[l].get(chosen[l])?.size.div_ceil(grain);
     }
     Some(chosen)
 }
 
 /// Bytes of `weights` numbers of `bits` bits, and their scales.
-fn size(weights: usize, bits: u32, scales: usize) -> usize {
+fn bytes(weights: usize, bits: u32, scales: usize) -> usize {
     (weights * bits as usize).div_ceil(8) + scales * size_of::<f32>()
 }
 
@@ -82,7 +82,7 @@ pub fn widths(
         let mut choices = Vec::with_capacity(WIDTHS.len());
         for bits in WIDTHS {
             let weights = QuantisedWeights::nearest(layer, &network.graph, WeightScheme { bits, ..how });
-            let bytes = size(count, bits, weights.grids.len());
+            let size = bytes(count, bits, weights.grids.len());
             let before = std::mem::replace(&mut trial.weights[l], weights);
             // Once stopped, layers count by the error of their weights alone.
             let noise = if watch.is_stopped() {
@@ -96,13 +96,13 @@ pub fn widths(
                 Distance::between(wanted, &got).noise
             };
             trial.weights[l] = before;
-            choices.push(Cost { bytes, noise });
+            choices.push(Cost { size, noise });
         }
         costs.push(choices);
         watch.step();
     }
     let Some(chosen) = allocate(&costs, budget) else {
-        let least: usize = costs.iter().map(|c| c.iter().map(|c| c.bytes).min().unwrap_or(0)).sum();
+        let least: usize = costs.iter().map(|c| c.iter().map(|c| c.size).min().unwrap_or(0)).sum();
         invalid!(
             "the weights do not fit {budget} bytes: with {} bits each they take {least}",
             WIDTHS[WIDTHS.len() - 1]
@@ -127,7 +127,7 @@ mod tests {
                     [8, 4, 2]
                         .map(|bits| {
                             noise += random.below(100) as f64 / 100.0;
-                            Cost { bytes: count * bits, noise }
+                            Cost { size: count * bits, noise }
                         })
                         .to_vec()
                 })
@@ -135,7 +135,7 @@ mod tests {
             let budget = 300 + random.below(2500);
             let total = |pick: &[usize]| {
                 let costs = || layers.iter().zip(pick).map(|(l, &c)| l[c]);
-                (costs().map(|c| c.bytes).sum::<usize>(), costs().map(|c| c.noise).sum::<f64>())
+                (costs().map(|c| c.size).sum::<usize>(), costs().map(|c| c.noise).sum::<f64>())
             };
             let all = (0..3usize.pow(5)).map(|n| (0..5).map(|l| n / 3usize.pow(l) % 3).collect::<Vec<_>>());
             let best = all.map(|pick| total(&pick)).filter(|t| t.0 <= budget).map(|t| t.1).reduce(f64::min);
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn large_sizes_stay_within_the_budget() {
         let layers =
-            vec![vec![Cost { bytes: 40_000_000, noise: 0.0 }, Cost { bytes: 20_000_001, noise: 1.0 }]; 3];
+            vec![vec![Cost { size: 40_000_000, noise: 0.0 }, Cost { size: 20_000_001, noise: 1.0 }]; 3];
         let pick = allocate(&layers, 100_000_001).unwrap();
         assert_eq!(pick.iter().filter(|c| **c == 0).count(), 1);
         assert_eq!(allocate(&layers, 60_000_000), None);

@@ -27,6 +27,14 @@ impl Levels {
     pub fn unsigned(bits: u32) -> Levels {
         Levels { low: 0, high: (1 << bits.clamp(1, 16)) - 1 }
     }
+    /// The bits that tell them apart.
+    pub fn bits(&self) -> u32 {
+        (self.high - self.low).max(1).ilog2() + 1
+    }
+    /// As many as `bits` tell apart, signed where these are.
+    pub fn of_bits(&self, bits: u32) -> Levels {
+        if self.low < 0 { Levels::signed(bits) } else { Levels::unsigned(bits) }
+    }
     /// All `2^bits` (`bits` from 1 to 16), half of them negative.
     pub fn signed(bits: u32) -> Levels {
         let half = 1 << (bits.clamp(1, 16) - 1);
@@ -96,6 +104,14 @@ impl Grid {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn levels_count_their_bits() {
+        for bits in 1..=16 {
+            assert_eq!([Levels::unsigned(bits).bits(), Levels::signed(bits).bits()], [bits; 2]);
+        }
+        assert_eq!((Levels::I8.of_bits(4), Levels::U8.of_bits(4)), (Levels::signed(4), Levels::unsigned(4)));
+    }
 
     #[test]
     fn positive_ranges_start_at_zero() {

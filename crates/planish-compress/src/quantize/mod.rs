@@ -6,14 +6,18 @@
 //! 2. `equalise`, `absorb_bias` (both on request): the float network made easier to quantise.
 //! 3. `calibrate`: statistics of the values on real pictures, from which an observer (`observe/`) makes ranges. Without a
 //!    choice of the caller, several observers are tried, and the one is taken whose answers are nearest to float.
-//! 4. `weights`, their bits chosen by `allocate` where there is a budget, then `rounding` (on request), then `correct_bias`.
+//! 4. `weights`, their bits chosen by `allocate` where there is a budget, and those of activations by `activation_bits`, then
+//!    `rounding` (on request), then `correct_bias`.
 //! 5. `sensitivity`: what each layer costs by itself. `mixed`: which layers go back to float, because they are faster there or
 //!    for accuracy's sake.
 //! 6. `place`: the graph with QuantizeLinear and DequantizeLinear in it, or with rounding simulated in float.
 //!
+//! `weights_only` is a shorter way, for large dense layers, and needs no pictures.
+//!
 //! Everything but the pictures is fixed by the options: equal input gives equal output, on any number of threads.
 
 mod absorb_bias;
+pub mod activation_bits;
 pub mod adaround;
 pub mod allocate;
 mod calibrate;
@@ -39,6 +43,7 @@ pub(crate) mod testing;
 mod tests;
 mod watch;
 mod weights;
+pub mod weights_only;
 
 pub use place::Form;
 pub use rounding::Gain;
@@ -46,6 +51,7 @@ pub use run::{Distance, Pictures};
 pub use watch::{Event, Watch};
 pub use weights::WeightScheme;
 
+use activation_bits::ActivationBits;
 use adaround::AdaRound;
 use calibrate::Calibration;
 use grid::Levels;
@@ -65,8 +71,10 @@ pub struct Options {
     /// Bytes that all weights together may take, with widths chosen for each layer ([`allocate::WIDTHS`]) in place of
     /// `weights.bits`.
     pub weight_budget: Option<usize>,
-    /// The integers of activations.
+    /// The integers of activations, where they have 8 bits.
     pub activations: Levels,
+    /// How many bits they have.
+    pub activation_bits: ActivationBits,
     /// Whether layers are equalised, and high biases absorbed, first.
     pub equalise: bool,
     /// Whether biases are corrected.
@@ -86,6 +94,7 @@ impl Default for Options {
             weights: WeightScheme::default(),
             weight_budget: None,
             activations: Levels::U8,
+            activation_bits: ActivationBits::All(8),
             equalise: false,
             correct_bias: true,
             rounding: None,
@@ -114,6 +123,8 @@ pub struct LayerReport {
     pub weights: usize,
     /// Bits of a weight, where it does not stay float.
     pub bits: u32,
+    /// Bits of an element of its input, where it does not stay float.
+    pub activation_bits: u32,
     /// Whether it stays float.
     pub float: bool,
     /// The squared error of the integer weights over the weights' squares.
@@ -164,14 +175,21 @@ pub fn quantize(
     }
     let calibration = Calibration::of(&network, pictures, watch)?;
     let schemes = vec![options.weights; network.layers.len()];
+    let levels = match options.activation_bits {
+        ActivationBits::All(bits) if activation_bits::WIDTHS.contains(&bits) => {
+            options.activations.of_bits(bits)
+        }
+        ActivationBits::All(bits) => invalid!("activations of {bits} bits, where 8 or 4 are expected"),
+        ActivationBits::Within(_) => options.activations,
+    };
     let make = |observer: &dyn Observer| {
-        let grids = calibration.grids(observer, options.activations);
+        let grids = calibration.grids(observer, levels);
         let mut scheme = Scheme::new(&network, grids, &schemes);
         scheme.keep_float(&network, float.clone(), BTreeSet::new());
         scheme
     };
     let choosing = pictures.first(CHOOSING);
-    let (observer, mut scheme, tried) = match &options.observer {
+    let (found, mut scheme, tried) = match &options.observer {
         Some(name) => {
             let chosen = observer(name)?;
             (chosen.name(), make(chosen), Vec::new())
@@ -179,13 +197,17 @@ pub fn quantize(
         None => choose(&network, &float_answers, &choosing, &make, watch)?,
     };
     let mut bits = vec![options.weights.bits; network.layers.len()];
+    let few = pictures.first(SENSING);
+    let wanted = &float_answers[..few.batches.len().min(float_answers.len())];
     if let Some(budget) = options.weight_budget {
-        let few = pictures.first(SENSING);
-        let wanted = &float_answers[..few.batches.len().min(float_answers.len())];
         let widths = allocate::widths(&network, &scheme, options.weights, budget, (&few, wanted), watch)?;
         bits = widths.iter().map(|w| w.bits).collect();
         scheme = Scheme::new(&network, scheme.grids, &widths);
-        scheme.keep_float(&network, float, BTreeSet::new());
+        scheme.keep_float(&network, float.clone(), BTreeSet::new());
+    }
+    if let ActivationBits::Within(budget) = options.activation_bits {
+        let four = calibration.grids(observer(found)?, levels.of_bits(4));
+        activation_bits::choose(&network, &mut scheme, &four, (&bits, budget), (&few, wanted), watch)?;
     }
     let mut gains = Vec::new();
     if let Some(rounding) = &options.rounding {
@@ -198,7 +220,7 @@ pub fn quantize(
         network,
         scheme,
         float_answers,
-        observer,
+        observer: found,
         tried,
         gains,
         equalised,
@@ -317,6 +339,10 @@ impl Quantised {
         }
         Ok(())
     }
+    /// Operations on bits that the layers in integers take for one picture: products of the bits of weight and activation.
+    pub fn bit_operations(&self) -> Result<u64> {
+        activation_bits::operations(&self.network, &self.scheme, &self.bits)
+    }
     /// What there is to say of each layer.
     pub fn layers(&self) -> Vec<LayerReport> {
         let graph = &self.network.graph;
@@ -329,6 +355,7 @@ impl Quantised {
                     operator: graph.nodes[layer.node].op.name(),
                     weights: weights.len(),
                     bits: self.bits[l],
+                    activation_bits: self.scheme.grids.get(&layer.input).map_or(8, |grid| grid.levels.bits()),
                     float: self.scheme.float.contains(&l),
                     weight_noise: weights::relative_error(&self.scheme.weights[l], &layer.rows(weights)),
                     alone: self.alone[l],

@@ -47,6 +47,15 @@ pub fn only_weights(network: &Network, scheme: &Scheme, l: usize) -> Result<Grap
     place(network, scheme, Form::Simulated, &HashSet::from([l]), &|_| None)
 }
 
+/// `network` with the values rounded that `grid` has one for, simulated; no weights.
+pub fn only_values(
+    network: &Network,
+    scheme: &Scheme,
+    grid: &dyn Fn(ValueId) -> Option<Grid>,
+) -> Result<Graph> {
+    place(network, scheme, Form::Simulated, &HashSet::new(), grid)
+}
+
 /// `network` with the values rounded that `grid` has one for, and the weights of `layers`.
 fn place(
     network: &Network,
@@ -154,7 +163,12 @@ impl Placing {
         let back = match self.form {
             Form::Qdq => {
                 let scale = self.constant(format!("{name}.scale"), Tensor::scalar(grid.scale));
-                let dtype = if grid.levels.low < 0 { DType::I8 } else { DType::U8 };
+                let dtype = match (grid.levels.low < 0, grid.levels.bits() <= 4) {
+                    (true, true) => DType::I4,
+                    (false, true) => DType::U4,
+                    (true, false) => DType::I8,
+                    (false, false) => DType::U8,
+                };
                 let zero = Tensor::from_ints(dtype, &[], &[i128::from(grid.zero)])?;
                 let zero = self.constant(format!("{name}.zero"), zero);
                 let quantise = Arc::new(QuantizeLinear::default());

@@ -19,6 +19,7 @@ use crate::matmul::{BLOCK_ROWS, PackedMatrix, Product, RowSource, SumScales, pan
 use crate::rates::{LAST_LEVEL, Rate, SECOND_LEVEL, Work, weights_read};
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
+use std::sync::Arc;
 
 /// How an algorithm feeds a convolution to the matrix product.
 pub(super) trait Lowering: ConvAlgorithm + Copy + Send + 'static {
@@ -29,21 +30,21 @@ pub(super) trait Lowering: ConvAlgorithm + Copy + Send + 'static {
     fn workspace_len<T: Element>(self, problem: &ConvProblem, threads: usize) -> usize;
 
     /// Runs a problem that it accepts, with views of the right shapes and enough workspace.
-    fn lower<T: Element>(self, call: DenseCall<'_, T>);
+    fn lower<T: Element, O: Element>(self, call: DenseCall<'_, T, O>);
 }
 
-/// A run of a dense convolution.
-pub(super) struct DenseCall<'a, T: Element> {
+/// A run of a dense convolution, whose result is kept in another element where `O` is one.
+pub(super) struct DenseCall<'a, T: Element, O = T> {
     pub problem: &'a ConvProblem,
     pub weights: &'a DenseWeights<T>,
     pub pool: &'a ThreadPool,
     pub input: Rows<'a, T>,
-    pub epilogue: Epilogue<'a, T>,
-    pub output: RowsMut<'a, T>,
+    pub epilogue: Epilogue<'a, O>,
+    pub output: RowsMut<'a, O>,
     pub workspace: &'a mut [f32],
 }
 
-impl<T: Element> DenseCall<'_, T> {
+impl<T: Element, O: Element> DenseCall<'_, T, O> {
     /// Multiplies the rows of a group with its weights.
     ///
     /// # Safety
@@ -65,7 +66,7 @@ impl<T: Element> DenseCall<'_, T> {
 
 /// The weights of each group, packed as what multiplies `T`, and the bias of all.
 pub(super) struct DenseWeights<T: Element> {
-    pub groups: Vec<PackedMatrix<T::Factor>>,
+    pub groups: Arc<[PackedMatrix<T::Factor>]>,
     /// In the units of the sums, the bits of integers where sums are.
     pub bias: Option<Vec<f32>>,
     pub scales: Option<SumScales>,

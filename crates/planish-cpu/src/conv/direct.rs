@@ -125,7 +125,7 @@ impl Lowering for Direct {
         of(false).max(of(T::INTEGER))
     }
 
-    fn lower<T: Element>(self, mut call: DenseCall<'_, T>) {
+    fn lower<T: Element, O: Element>(self, mut call: DenseCall<'_, T, O>) {
         // The sums of rows, which offsets of weights are multiplied with, would see what lies behind a piece.
         let offsets = call.weights.scales.as_ref().is_some_and(|scales| scales.offsets.is_some());
         let line = Line::of::<T>(call.problem, T::INTEGER && !offsets);
@@ -150,7 +150,7 @@ fn image_len<T: Element>(problem: &ConvProblem, line: Line) -> usize {
 }
 
 /// Copies the input into the middle of padding.
-fn pad<T: Element>(call: &DenseCall<'_, T>, line: Line, image: &mut [T]) {
+fn pad<T: Element, O: Element>(call: &DenseCall<'_, T, O>, line: Line, image: &mut [T]) {
     let problem = call.problem;
     let size = padded_size(problem);
     let (lines, width) = (padded_lines(problem), size[2] * problem.in_channels);
@@ -178,7 +178,7 @@ fn pad<T: Element>(call: &DenseCall<'_, T>, line: Line, image: &mut [T]) {
 }
 
 /// Copies the pixels of line `line` of the padded images, or padding.
-fn pad_line<T: Element>(call: &DenseCall<'_, T>, line: usize, out: &mut [T]) {
+fn pad_line<T: Element, O: Element>(call: &DenseCall<'_, T, O>, line: usize, out: &mut [T]) {
     let (problem, input, zero) = (call.problem, call.input, call.weights.zero());
     let (size, first, channels) = (padded_size(problem), problem.pads_begin, problem.in_channels);
     let (z, y) = (line / size[1] % size[0], line % size[1]);

@@ -66,7 +66,7 @@ impl Lowering for Im2col {
         input.map_or(0, |input| scratch_len(&PatchRows::new(problem, input, T::default()), threads))
     }
 
-    fn lower<T: Element>(self, mut call: DenseCall<'_, T>) {
+    fn lower<T: Element, O: Element>(self, mut call: DenseCall<'_, T, O>) {
         let scratch = std::mem::take(&mut call.workspace);
         let channels = call.problem.group_in();
         for group in 0..call.problem.groups {

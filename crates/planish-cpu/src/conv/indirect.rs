@@ -77,7 +77,7 @@ impl Lowering for Indirect {
         scratch_len(&IndirectRows::<T>::of_nothing(problem), threads)
     }
 
-    fn lower<T: Element>(self, mut call: DenseCall<'_, T>) {
+    fn lower<T: Element, O: Element>(self, mut call: DenseCall<'_, T, O>) {
         let scratch = std::mem::take(&mut call.workspace);
         let channels = call.problem.group_in();
         for group in 0..call.problem.groups {

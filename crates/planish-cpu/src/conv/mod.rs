@@ -21,7 +21,7 @@ mod geometry;
 mod grouped;
 mod im2col;
 mod indirect;
-mod level_matrix;
+mod level_conv;
 mod pointwise;
 mod problem;
 pub mod reference;
@@ -38,7 +38,7 @@ mod tests;
 
 pub use call::{AnyCall, ConvCall, ConvElement};
 pub use chain::{Chain, ChainStage};
-pub use level_matrix::LevelMatrix;
+pub use level_conv::{LevelCall, LevelConv};
 pub use problem::ConvProblem;
 pub use transposed::{PreparedTransposed, TransposedProblem};
 pub use weights::{SumLevels, Weights};

@@ -11,10 +11,12 @@
 
 mod binary;
 mod quantize;
+mod range;
 mod table;
 
 pub use binary::{LevelBinary, level_binary};
 pub use quantize::{Grid, Grids, dequantize, quantize};
+pub use range::own_grid;
 pub use table::{LevelTable, look_up};
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::isa::Isa;
 use crate::pooling::{PoolAxis, PoolProblem, Pooling, pool};
 use crate::resize::{AxisTaps, resize};
 use crate::strided::{Strided, StridedMut};
-use crate::testing::random;
+use crate::testing::{Input, random};
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
 
@@ -173,6 +173,20 @@ proptest! {
             let rows = Rows::dense(&x, images * input * input, channels).unwrap();
             resize(isa, threads, images, (&taps, &taps), rows, out);
         });
+    }
+
+    #[test]
+    fn own_ranges(rows in 0usize..5, channels in 1usize..200, gap in 0usize..3, shift in -1.5f32..1.5, seed: u64) {
+        let x = Input::new(seed, rows, channels, gap, -1.0 + shift, 1.0 + shift);
+        let all = (0..rows * channels).map(|i| x.at(i / channels, i % channels) as f32);
+        let (low, high) = all.fold((0f32, 0f32), |(low, high), x| (low.min(x), high.max(x)));
+        let scale = if high > low { (high - low) / 255.0 } else { 1.0 };
+        let wanted = Grid { scale, zero: (-low / scale).clamp(0.0, 255.0).round_ties_even() };
+        for isa in Isa::available() {
+            for threads in [1, 3] {
+                prop_assert_eq!(own_grid(isa, &ThreadPool::new(threads), x.rows()), wanted, "{}", isa);
+            }
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+mod blocks;
 mod chained;
 mod driver;
 mod half;
@@ -22,6 +23,7 @@ mod tile;
 #[cfg(test)]
 mod tests;
 
+pub use blocks::{BlockMatrix, BlockScale};
 pub(crate) use driver::{
     BLOCK_ROWS, MAX_TAPS, Product, RowSource, RowTable, SharedScratch, SumScales, as_elements, scratch_len,
 };

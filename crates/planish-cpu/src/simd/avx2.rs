@@ -240,6 +240,16 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn nibbles<const SHIFT: u32>(self, bits: __m256) -> __m256 {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            // To the top, and down again with the sign.
+            let top = _mm256_sllv_epi32(_mm256_castps_si256(bits), _mm256_set1_epi32(28 - SHIFT as i32));
+            _mm256_cvtepi32_ps(_mm256_srai_epi32::<28>(top))
+        }
+    }
+
+    #[inline(always)]
     fn i32_to_f32(self, bits: __m256) -> __m256 {
         // SAFETY: the token proves the instructions.
         unsafe { _mm256_cvtepi32_ps(_mm256_castps_si256(bits)) }

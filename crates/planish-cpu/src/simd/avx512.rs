@@ -346,6 +346,18 @@ impl<const BF16: bool, const VNNI: bool> Simd for Avx512<BF16, VNNI> {
     }
 
     #[inline(always)]
+    fn nibbles<const SHIFT: u32>(self, bits: __m512) -> __m512 {
+        // SAFETY: the token proves the instructions.
+        unsafe {
+            // The permutation looks at the lowest four bits of each lane and at no others.
+            let all = _mm512_setr_ps(
+                0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0,
+            );
+            _mm512_permutexvar_ps(_mm512_srli_epi32::<SHIFT>(_mm512_castps_si512(bits)), all)
+        }
+    }
+
+    #[inline(always)]
     fn i32_to_f32(self, bits: __m512) -> __m512 {
         // SAFETY: the token proves the instructions.
         unsafe { _mm512_cvtepi32_ps(_mm512_castps_si512(bits)) }

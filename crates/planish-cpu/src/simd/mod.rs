@@ -214,6 +214,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn add_i32(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// The product of lanes whose bits are `i32`, which wraps around.
     fn mul_i32(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// The numbers -8 to 7 that the four bits from `SHIFT` on (0, 4 .. 28) of each lane's 32 hold in two's complement.
+    fn nibbles<const SHIFT: u32>(self, bits: Self::F32) -> Self::F32;
     /// The nearest number to lanes whose bits are `i32`, ties to even.
     fn i32_to_f32(self, bits: Self::F32) -> Self::F32;
     /// The bits of the nearest `i32`, ties to even; unspecified where there is none.

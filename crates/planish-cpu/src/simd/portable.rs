@@ -205,6 +205,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn nibbles<const SHIFT: u32>(self, bits: F32x8) -> F32x8 {
+        F32x8(bits.0.map(|x| ((x.to_bits() << (28 - SHIFT)) as i32 >> 28) as f32))
+    }
+
+    #[inline(always)]
     fn i32_to_f32(self, bits: F32x8) -> F32x8 {
         map(bits, |bits| bits.to_bits() as i32 as f32)
     }

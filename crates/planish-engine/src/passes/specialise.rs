@@ -8,6 +8,8 @@ use super::dequantise_constants::DequantiseConstants;
 use super::known_contents::KnownContents;
 use super::known_contents::input_facts;
 use super::quantised::absorb::AbsorbLast;
+use super::quantised::dynamic::AbsorbScales;
+use super::quantised::short_weights::AbsorbShortWeights;
 use super::rewrite::fixed_dims;
 use super::widen_halves::WidenHalves;
 use super::{Pass, PassReport, passes, run_pass, run_passes};
@@ -31,7 +33,10 @@ pub fn specialise(graph: &Graph, input_shapes: &[Vec<usize>]) -> Result<Speciali
     if let Some(report) = run_pass(&WidenHalves, &mut specialised.graph)? {
         specialised = specialised.and_then(report, input_shapes)?;
     }
-    specialised.reports.extend(run_pass(&AbsorbLast, &mut specialised.graph)?);
+    let late: [&dyn Pass; 3] = [&AbsorbLast, &AbsorbScales, &AbsorbShortWeights];
+    for pass in late {
+        specialised.reports.extend(run_pass(pass, &mut specialised.graph)?);
+    }
     // What no integer kernel took is computed in numbers: nothing is left to be said by the integers.
     if let Some(report) = run_pass(&DequantiseConstants, &mut specialised.graph)? {
         return specialised.and_then(report, input_shapes);

@@ -1,20 +1,26 @@
-//! Signed levels become unsigned ones: `i8` with a zero point `z` is the same numbers as `u8` with `z + 128`.
+//! Levels of every type become `u8`: `i8` with a zero point `z` is the same numbers as `u8` with `z + 128`, `i4` as `u8` with
+//! `z + 8`, and `u4` as `u8` with `z`, where those of four bits end at 15.
 //!
-//! Files quantise activations in either signedness. The products that machines have multiply unsigned activations by signed
-//! weights, so kernels know activations as `u8` only; this is the one place where the other spelling is read. Rewritten are
-//! QuantizeLinear, everything that only moves its levels or compares them, and the DequantizeLinear behind. What the caller
-//! of the graph gives or gets keeps its type.
+//! Files quantise activations in either signedness, and in four bits. The products that machines have multiply unsigned
+//! activations by signed weights, so kernels know activations as `u8` only; this is the one place where the other spellings
+//! are read. Rewritten are QuantizeLinear, everything that only moves its levels or compares them, and the DequantizeLinear
+//! behind. What the caller of the graph gives or gets keeps its type.
+//!
+//! That levels end at 15 is said by limits on the numbers before they are quantised, which go where all activations go: into
+//! the operator before. Limits that stood there are part of them.
 
 use super::Pass;
+use super::quantised::limits::limits;
 use super::quantised::moves_levels;
 use super::rewrite::Rewriter;
+use planish_graph::ops::math::clip::Clip;
 use planish_graph::ops::nn::pool::MaxPool;
 use planish_graph::ops::nn::quantized::quantize::{DequantizeLinear, QuantizeLinear};
-use planish_graph::{DType, Graph, NodeId, OperatorExt, Result, Tensor, ValueId};
+use planish_graph::{DType, Graph, Node, NodeId, OperatorExt, Result, Tensor, ValueId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Makes signed activations unsigned.
+/// Makes levels of every type unsigned ones of 8 bits.
 pub struct UnsignedLevels;
 
 impl Pass for UnsignedLevels {
@@ -34,12 +40,16 @@ impl Pass for UnsignedLevels {
             }
             let Some(region) = Region::around(&rewriter, made) else { continue };
             seen.extend(&region.values);
-            let zeros: Option<Vec<(NodeId, Tensor)>> =
-                region.ends.iter().map(|&end| Some((end, raised(&rewriter, end)?))).collect();
-            let Some(zeros) = zeros else { continue };
-            for (end, zero) in zeros {
+            let ends: Option<Vec<(NodeId, End)>> =
+                region.ends.iter().map(|&end| Some((end, End::of(&rewriter, end, region.dtype)?))).collect();
+            let Some(ends) = ends else { continue };
+            for (end, End { zero, limits }) in ends {
                 let Some(node) = rewriter.node(end) else { continue };
                 let (mut inputs, name) = (node.inputs.clone(), format!("{}.zero", node.name));
+                if let Some(limits) = limits {
+                    inputs[0] = Some(limited(&mut rewriter, end, limits));
+                }
+                let Some(node) = rewriter.node(end) else { continue };
                 let mut op = node.op.clone();
                 if let Some(quantize) = op.as_op::<QuantizeLinear>() {
                     op = Arc::new(QuantizeLinear { output_dtype: None, ..*quantize });
@@ -58,20 +68,24 @@ impl Pass for UnsignedLevels {
 
 /// Values of signed levels that must change together, and the conversions at their ends.
 struct Region {
+    /// Their type.
+    dtype: DType,
     values: BTreeSet<ValueId>,
     ends: BTreeSet<NodeId>,
 }
 
 impl Region {
-    /// The region of a value; `None` where it is no `i8` or ends in anything but conversions.
+    /// The region of a value; `None` where it is of none of the types, or ends in anything but conversions.
     fn around(rewriter: &Rewriter, value: ValueId) -> Option<Region> {
-        let mut region = Region { values: BTreeSet::new(), ends: BTreeSet::new() };
+        let dtype = rewriter.dtype(value)?;
+        raise(dtype)?;
+        let mut region = Region { dtype, values: BTreeSet::new(), ends: BTreeSet::new() };
         let mut open = vec![value];
         while let Some(v) = open.pop() {
             if !region.values.insert(v) {
                 continue;
             }
-            let other = rewriter.dtype(v).is_some_and(|d| d != DType::I8);
+            let other = rewriter.dtype(v) != Some(dtype);
             if other || rewriter.is_output(v) || rewriter.constant(v).is_some() {
                 return None;
             }
@@ -94,22 +108,81 @@ impl Region {
     }
 }
 
-/// The zero point of a conversion of signed levels as that of unsigned ones.
-fn raised(rewriter: &Rewriter, id: NodeId) -> Option<Tensor> {
-    let node = rewriter.node(id)?;
-    let given = match node.input(2) {
-        Some(zero) => rewriter.constant(zero)?,
-        // Without one, a quantisation says its type, and the zero point is 0 for every scale.
-        None => {
-            let signed =
-                node.op.as_op::<QuantizeLinear>().is_none_or(|op| op.output_dtype == Some(DType::I8));
-            let shape = rewriter.constant(node.input(1)?)?.shape().to_vec();
-            return signed.then(|| filled(&shape, 128))?;
-        }
-    };
-    let raise = |&zero: &i8| (i16::from(zero) + 128) as u8;
-    let zeros: Vec<u8> = given.as_slice::<i8>().ok()?.iter().map(raise).collect();
-    Tensor::new(given.shape(), &zeros).ok()
+/// How much higher levels of a type are as unsigned ones of 8 bits; `None` where they are no others.
+fn raise(dtype: DType) -> Option<i16> {
+    match dtype {
+        DType::I8 => Some(128),
+        DType::I4 => Some(8),
+        DType::U4 => Some(0),
+        _ => None,
+    }
+}
+
+/// What becomes of a conversion at the end of a region.
+struct End {
+    /// Its zero point.
+    zero: Tensor,
+    /// Between what the numbers that it quantises must stay, where their levels do not fill a byte.
+    limits: Option<[f32; 2]>,
+}
+
+impl End {
+    fn of(rewriter: &Rewriter, id: NodeId, dtype: DType) -> Option<End> {
+        let node = rewriter.node(id)?;
+        let scales = rewriter.constant(node.input(1)?)?;
+        let quantises = node.op.as_op::<QuantizeLinear>();
+        let higher = raise(dtype)?;
+        let zero = match node.input(2) {
+            Some(zero) => {
+                let given = rewriter.constant(zero)?;
+                let zeros: Option<Vec<u8>> =
+                    given.to_i64s().ok()?.iter().map(|&z| u8::try_from(z + i64::from(higher)).ok()).collect();
+                Tensor::new(given.shape(), &zeros?).ok()?
+            }
+            // Without one, a quantisation says its type, and the zero point is 0 for every scale.
+            None => {
+                quantises.is_none_or(|op| op.output_dtype == Some(dtype)).then_some(())?;
+                filled(scales.shape(), u8::try_from(higher).ok()?)?
+            }
+        };
+        let limits = match quantises {
+            Some(op) if dtype.bits() == 4 => {
+                let plain = op.precision.is_none_or(|p| p == DType::F32) && scales.dtype() == DType::F32;
+                let (&[scale], &[zero]) = (&scales.to_f32s()[..], zero.as_slice::<u8>().ok()?) else {
+                    return None;
+                };
+                // Others are the conversion's to refuse.
+                let usable = plain && scale.is_finite() && scale > 0.0 && zero <= 15;
+                usable.then_some(())?;
+                Some([0, 15].map(|end: i16| f32::from(end - i16::from(zero)) * scale))
+            }
+            _ => None,
+        };
+        Some(End { zero, limits })
+    }
+}
+
+/// The numbers that `id` quantises, kept between limits, together with those they were kept between before.
+fn limited(rewriter: &mut Rewriter, id: NodeId, [mut low, mut high]: [f32; 2]) -> ValueId {
+    let node = rewriter.node(id).expect("the end of a region is a node");
+    let (name, mut x) = (node.name.clone(), node.inputs[0].expect("what is quantised is given"));
+    let before = rewriter.maker(x).and_then(|maker| rewriter.node(maker));
+    if let Some((before, [own_low, own_high])) = before.and_then(|b| Some((b, limits(rewriter, b)?)))
+        && own_low <= own_high
+        && own_low <= high
+        && own_high >= low
+        && let Some(free) = before.input(0)
+    {
+        (low, high, x) = (low.max(own_low), high.min(own_high), free);
+    }
+    let ends =
+        [low, high].map(|end| Some(rewriter.add_constant(&format!("{name}.end"), Tensor::scalar(end))));
+    let shape = rewriter.dims(x).map(<[_]>::to_vec);
+    let output = rewriter.add_value(&format!("{name}.limited"), Some(DType::F32), shape);
+    let inputs = vec![Some(x), ends[0], ends[1]];
+    let op = Arc::new(Clip);
+    rewriter.insert(id, Node { name: format!("{name}/Clip"), op, inputs, outputs: vec![Some(output)] });
+    output
 }
 
 fn filled(shape: &[usize], level: u8) -> Option<Tensor> {
@@ -150,6 +223,32 @@ mod tests {
         assert!(types.is_empty(), "{types:?}");
         let zero = g.constant(g.nodes[0].inputs[2].unwrap()).unwrap();
         assert_eq!(zero.as_slice::<u8>().unwrap(), [121]);
+    }
+
+    #[test]
+    fn levels_of_four_bits_end_at_15() {
+        use planish_graph::ops::math::unary::UnaryFunction;
+        for (dtype, zero, raised) in [(DType::U4, 3, 3), (DType::I4, -6, 2)] {
+            for relu in [false, true] {
+                let (mut g, x) = input(&[1, 2, 5]);
+                let x = if relu {
+                    crate::passes::testing::unary(&mut g, "relu", UnaryFunction::Relu, x)
+                } else {
+                    x
+                };
+                let scale = scalar(&mut g, "scale", 0.13);
+                let zero = g.add_constant("zero", Tensor::from_ints(dtype, &[], &[zero]).unwrap());
+                let q = g.add_node("q", QuantizeLinear::default(), &[x, scale, zero]);
+                let flat = g.add_node("flat", Flatten { axis: 1 }, &[q]);
+                let y = g.add_node("y", DequantizeLinear::default(), &[flat, scale, zero]);
+                g.outputs.push(y);
+                // A limit that stood before is part of the new one.
+                let rest = [("Clip", 1), ("DequantizeLinear", 1), ("Flatten", 1), ("QuantizeLinear", 1)];
+                let g = check_inferred(&UnsignedLevels, g, &rest);
+                let q = g.nodes.iter().find(|node| node.op.is_op::<QuantizeLinear>()).unwrap();
+                assert_eq!(g.constant(q.inputs[2].unwrap()).unwrap().as_slice::<u8>().unwrap(), [raised]);
+            }
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use planish_graph::ops::math::matmul::MatMul;
 use planish_graph::ops::nn::conv::Conv;
 use planish_graph::ops::nn::fused::{ConvAdd, FusedActivation};
 use planish_graph::ops::nn::quantized::fused::Quantised;
-use planish_graph::{DType, OperatorExt, Tensor};
+use planish_graph::{OperatorExt, Tensor};
 
 /// What the sums of a convolution on levels mean: see [`planish_cpu::conv::SumLevels`].
 #[derive(Clone, Debug)]
@@ -66,18 +66,12 @@ impl IntegerSums {
         let grid = quantised.input(1)?;
         let along = if grid.axis < 0 { grid.axis + weights.rank() as i64 } else { grid.axis };
         let alike = grid.scales.len() == 1 || (grid.scales.len() == channels && along == axis as i64);
-        if !alike || weights.dtype() != grid.dtype || !matches!(grid.dtype, DType::I8 | DType::U8) {
+        if !alike || weights.dtype() != grid.dtype || !grid.dtype.is_integer() || grid.dtype.bits() > 8 {
             return None;
         }
         let of = |c: usize| if grid.scales.len() == 1 { 0 } else { c };
-        let integers = weights.to_f32s();
-        let each = integers.len() / channels.max(1);
-        let mut values = Vec::with_capacity(integers.len());
-        for c in 0..channels {
-            let zero = grid.zeros[of(c)] as f32;
-            let at = |k: usize| if axis == 0 { c * each + k } else { k * channels + c };
-            values.extend((0..each).map(|k| integers[at(k)] - zero));
-        }
+        let each = weights.len() / channels.max(1);
+        let values = differences(weights, axis, |c| grid.zeros[of(c)] as f32);
         // In `f32` and in this order, as QLinearConv is computed here and by other engines: the last bit of a scale decides
         // about one in a hundred thousand roundings, and so about a level of most pictures.
         let products = |c: usize| step * grid.scales[of(c)];
@@ -93,6 +87,18 @@ impl IntegerSums {
         let scales = (0..channels).map(|c| products(c) / unit).collect();
         Some(IntegerSums { values, input_zero: u8::try_from(input_zero).ok()?, bias, scales })
     }
+}
+
+/// Integer weights less the zero point of their channel, those of each index of `axis` (the first or the last) together.
+pub(crate) fn differences(weights: &Tensor, axis: usize, zero: impl Fn(usize) -> f32) -> Vec<f32> {
+    let (channels, integers) = (weights.shape()[axis], weights.to_f32s());
+    let each = integers.len() / channels.max(1);
+    let mut values = Vec::with_capacity(integers.len());
+    for c in 0..channels {
+        let at = |k: usize| if axis == 0 { c * each + k } else { k * channels + c };
+        values.extend((0..each).map(|k| integers[at(k)] - zero(c)));
+    }
+    values
 }
 
 /// The axis of the weights that counts output channels.
@@ -145,6 +151,7 @@ fn bias_in_units(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use planish_graph::DType;
     use planish_graph::ops::nn::quantized::fused::Grid;
     use std::sync::Arc;
 

@@ -55,6 +55,15 @@ pub(crate) fn with_float(mut node: Message, name: &str, value: f32) -> Message {
     node
 }
 
+pub(crate) fn with_int(mut node: Message, name: &str, value: i64) -> Message {
+    let mut attribute = Message::new();
+    attribute.text(1, name);
+    attribute.int(3, value);
+    attribute.int(20, 2);
+    node.message(5, attribute);
+    node
+}
+
 pub(crate) fn with_reference(mut node: Message, name: &str, reference: &str) -> Message {
     let mut attribute = Message::new();
     attribute.text(1, name);
@@ -99,6 +108,22 @@ pub(crate) fn graph(nodes: Vec<Message>, inputs: Vec<Message>, outputs: Vec<Mess
     inputs.into_iter().for_each(|i| message.message(11, i));
     outputs.into_iter().for_each(|o| message.message(12, o));
     message
+}
+
+/// `TensorProto` of that name and content.
+pub(crate) fn constant(name: &str, tensor: &planish_graph::Tensor) -> Message {
+    let mut message = Message::new();
+    tensor.shape().iter().for_each(|&d| message.int(1, d as i64));
+    message.int(2, tensor.dtype().onnx_code());
+    message.text(8, name);
+    message.bytes(9, &tensor.packed());
+    message
+}
+
+/// `graph` with one more constant.
+pub(crate) fn with_initializer(mut graph: Message, tensor: Message) -> Message {
+    graph.message(5, tensor);
+    graph
 }
 
 /// `FunctionProto` of domain "local".

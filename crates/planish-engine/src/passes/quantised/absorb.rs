@@ -40,8 +40,8 @@ impl Pass for AbsorbConversions {
     }
 }
 
-/// Puts matrix products together with the conversions before them where nothing is quantised behind: most often a
-/// network's last layer. Of a plan's own copy only, when no conversion can come near any more.
+/// Puts convolutions and matrix products together with the conversions before them where nothing is quantised behind: most
+/// often a network's last layer. Of a plan's own copy only, when no conversion can come near any more.
 pub struct AbsorbLast;
 
 impl Pass for AbsorbLast {
@@ -52,7 +52,9 @@ impl Pass for AbsorbLast {
         let mut rewriter = Rewriter::new(graph);
         for id in rewriter.node_ids() {
             let Some(node) = rewriter.node(id) else { continue };
-            if !node.op.is_op::<Gemm>() && !node.op.is_op::<MatMul>() {
+            let op = &*node.op;
+            let convolves = op.is_op::<Conv>() || op.is_op::<ConvAdd>() && node.input(3).is_none();
+            if !convolves && !op.is_op::<Gemm>() && !op.is_op::<MatMul>() {
                 continue;
             }
             let Some(inputs) = inputs(&rewriter, node) else { continue };
@@ -210,6 +212,17 @@ mod tests {
         let (mut g, x) = input(&[3, 5]);
         let (x, w) = (start(&mut g, x), weights(&mut g, &[5, 4], 1));
         let y = g.add_node("product", MatMul, &[x, w]);
+        g.outputs.push(y);
+        check_inferred(&AbsorbLast, g, &ABSORBED);
+    }
+
+    #[test]
+    fn last_convolutions_give_numbers() {
+        use planish_graph::ops::nn::fused::FusedActivation;
+        let (mut g, x) = input(&[1, 2, 5]);
+        let (x, w) = (start(&mut g, x), weights(&mut g, &[4, 2, 3], 0));
+        let op = ConvAdd { conv: Conv::default(), activation: FusedActivation::Relu };
+        let y = g.add_node("conv", op, &[x, w]);
         g.outputs.push(y);
         check_inferred(&AbsorbLast, g, &ABSORBED);
     }

@@ -53,7 +53,7 @@ impl Pass for QuantisedLimits {
 }
 
 /// What a node limits its first input to, where it does nothing else.
-fn limits(rewriter: &Rewriter, node: &Node) -> Option<[f32; 2]> {
+pub(in super::super) fn limits(rewriter: &Rewriter, node: &Node) -> Option<[f32; 2]> {
     if node.op.as_op::<Unary>().is_some_and(|op| op.function == UnaryFunction::Relu) {
         return Some([0.0, f32::INFINITY]);
     }

@@ -1,11 +1,13 @@
 //! What passes over quantised networks ask of a graph.
 
 pub(super) mod absorb;
+pub(super) mod dynamic;
 mod grids;
 pub(super) mod limits;
 pub(super) mod movement;
 pub(super) mod report;
 pub(super) mod residual;
+pub(super) mod short_weights;
 pub(super) mod spelling;
 
 use planish_graph::ops::movement::{

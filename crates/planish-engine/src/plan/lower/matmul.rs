@@ -32,7 +32,7 @@ fn plain_gemm(node: &Node, facts: &Facts<'_>) -> Option<()> {
 }
 
 /// Whether a bias is one number, or one for each column and the same for all rows.
-fn per_column(bias: &Tensor, columns: usize) -> bool {
+pub(super) fn per_column(bias: &Tensor, columns: usize) -> bool {
     bias.len() == 1 || bias.len() == columns && bias.shape().last() == Some(&columns)
 }
 
@@ -97,16 +97,16 @@ fn lower_gemm(l: &mut Lowering<'_>, node: &Node, gemm: &Gemm) -> Result<()> {
 }
 
 /// A constant right operand with a bias for each column.
-struct Constant<'a> {
-    matrix: &'a Tensor,
-    transposed: bool,
+pub(super) struct Constant<'a> {
+    pub(super) matrix: &'a Tensor,
+    pub(super) transposed: bool,
     /// What the matrix is multiplied by.
-    scale: f32,
-    bias: Option<Vec<f32>>,
+    pub(super) scale: f32,
+    pub(super) bias: Option<Vec<f32>>,
 }
 
 /// The step of a product with a constant, on the element of the left operand; the result is of that or `f32`.
-fn multiply(
+pub(super) fn multiply(
     l: &mut Lowering<'_>,
     info: StepInfo,
     from: Operand,

@@ -6,6 +6,7 @@
 mod cast;
 mod chain;
 mod conv;
+mod dynamic;
 mod elementwise;
 mod facts;
 mod fallback;
@@ -22,6 +23,7 @@ mod quantise;
 mod quantised;
 mod reduce;
 mod resize;
+mod short_weights;
 mod shuffle;
 
 pub(crate) use facts::{Facts, is_kept};
@@ -111,7 +113,10 @@ static FAMILIES: &[&dyn Family] = &[
     &pool::Pools,
     &quantise::Conversions,
     &quantised::Levels,
+    &dynamic::OwnRanges,
+    &dynamic::DynamicProducts,
     &matmul::MatrixProducts,
+    &short_weights::ShortProducts,
     &reduce::Reductions,
     &normalize::BatchNormalizations,
     &normalize::GroupNormalizations,

@@ -7,7 +7,7 @@ use super::pool::{self, parts};
 use super::{Abilities, BufferView, Facts, Family, Layout, Lowering, Operand, Wish, resize, rows_of};
 use crate::plan::choose::Request;
 use crate::plan::integer_sums::{self, IntegerSums};
-use planish_cpu::conv::{ConvCall, ConvProblem, LevelMatrix};
+use planish_cpu::conv::{ConvCall, ConvProblem, LevelCall, LevelConv};
 use planish_cpu::element::ElementType;
 use planish_cpu::epilogue::Activation;
 use planish_cpu::integer::{self, LevelBinary, LevelTable, level_binary, look_up};
@@ -30,8 +30,8 @@ pub(super) struct Levels;
 enum Kernel {
     /// A convolution, or a matrix product as a pointwise one of rows.
     Product,
-    /// A matrix product whose result is numbers.
-    Numbers { depth: usize, columns: usize },
+    /// A convolution or matrix product whose result is numbers.
+    Numbers,
     /// A sum or product of two tensors.
     Binary(LevelBinary),
     /// A pooling of these images.
@@ -74,10 +74,9 @@ fn kernel(node: &Node, facts: &Facts<'_>) -> Option<Kernel> {
     let quantised = node.op.as_op::<Quantised>()?;
     if quantised.output.is_none() {
         facts.shape(node.output()?)?;
-        let ConvProblem { in_channels, out_channels, .. } =
-            product(quantised, node, facts).filter(|_| !convolves(&*quantised.op))?;
+        product(quantised, node, facts)?.validate().ok()?;
         let absent_or_constant = node.input(2).is_none() || facts.constant(node, 2).is_some();
-        return absent_or_constant.then_some(Kernel::Numbers { depth: in_channels, columns: out_channels });
+        return (absent_or_constant && node.input(3).is_none()).then_some(Kernel::Numbers);
     }
     let output = single(quantised.output.as_ref())?;
     let shape = facts.levels(node.output()?)?;
@@ -119,6 +118,11 @@ fn kernel(node: &Node, facts: &Facts<'_>) -> Option<Kernel> {
         .map(|table| Kernel::Table(Box::new(table)))
 }
 
+/// The activation that is part of the operator.
+fn fused(node: &Node) -> FusedActivation {
+    node.op.as_op::<Quantised>().map_or(FusedActivation::None, integer_sums::activation)
+}
+
 fn convolves(op: &dyn Operator) -> bool {
     op.is_op::<Conv>() || op.is_op::<ConvAdd>()
 }
@@ -150,10 +154,12 @@ pub(super) fn request<'a>(node: &'a Node, facts: &Facts<'a>) -> Option<Request<'
 impl Family for Levels {
     fn wish(&self, node: &Node, facts: &Facts<'_>) -> Option<Wish> {
         Some(match kernel(node, facts)? {
-            Kernel::Product if node.op.as_op::<Quantised>().is_some_and(|q| convolves(&*q.op)) => {
+            Kernel::Product | Kernel::Numbers
+                if node.op.as_op::<Quantised>().is_some_and(|q| convolves(&*q.op)) =>
+            {
                 Wish::ChannelsLast
             }
-            Kernel::Product | Kernel::Numbers { .. } => Wish::Plain,
+            Kernel::Product | Kernel::Numbers => Wish::Plain,
             Kernel::Mean(..) | Kernel::Resize(_) => Wish::ChannelsLast,
             Kernel::Binary(_) | Kernel::Table(_) => Wish::Follow,
         })
@@ -161,7 +167,7 @@ impl Family for Levels {
 
     fn follows(&self, node: &Node, facts: &Facts<'_>) -> Abilities {
         match kernel(node, facts) {
-            Some(Kernel::Numbers { .. }) => Abilities::ALL,
+            Some(Kernel::Numbers) if fused(node) == FusedActivation::None => Abilities::ACTIVATION,
             _ => Abilities::default(),
         }
     }
@@ -171,7 +177,7 @@ impl Family for Levels {
         let layout = l.layout(y);
         match kernel(node, &l.facts()).ok_or_else(lost)? {
             Kernel::Product => lower_product(l, node, x, y),
-            Kernel::Numbers { depth, columns } => lower_numbers(l, node, x, depth, columns),
+            Kernel::Numbers => lower_numbers(l, node, x),
             Kernel::Binary(function) => {
                 lower_binary(l, node, function, [x, node.input(1).ok_or_else(lost)?], y)
             }
@@ -255,19 +261,36 @@ fn behind(quantised: &Quantised, channels: usize) -> Behind {
     Behind { activation, scale, levels: integer_sums::levels(quantised), ..Behind::default() }
 }
 
-fn lower_numbers(l: &mut Lowering<'_>, node: &Node, x: ValueId, depth: usize, columns: usize) -> Result<()> {
-    let request = request(node, &l.facts()).ok_or_else(lost)?;
-    let matrix =
-        LevelMatrix::new(l.target.isa, depth, columns, request.numbers()?).map_err(Error::invalid)?;
-    let input = l.operand(x, Layout::Plain)?;
+fn lower_numbers(l: &mut Lowering<'_>, node: &Node, x: ValueId) -> Result<()> {
+    let quantised = node.op.as_op::<Quantised>().ok_or_else(lost)?;
+    let Request { problem, sums, .. } = request(node, &l.facts()).ok_or_else(lost)?;
+    let IntegerSums { values, input_zero, bias, scales } = sums.ok_or_else(lost)?;
+    let (isa, threads) = (l.target.isa, l.target.pool.threads());
+    let conv = LevelConv::new(&problem, isa, l.target.chooser.rates(), threads, &values);
+    let conv = conv.map_err(Error::invalid)?;
+    let layout = if convolves(&*quantised.op) { Layout::ChannelsLast } else { Layout::Plain };
+    let input = l.operand(x, layout)?;
     let (y, behind) = l.result(node)?;
+    let function = match fused(node) {
+        FusedActivation::None => behind.activation,
+        own => activation(own),
+    };
     let target = l.output(y)?;
-    let info = describe(l, node, "packed product", "the weights are constant; nothing is quantised behind");
-    let reads: Vec<&Operand> = [Some(&input), behind.residual.as_ref()].into_iter().flatten().collect();
-    let (from, epilogue) = (input.clone(), behind.clone());
-    l.push(info, &reads, &[&target], move |env| {
-        let (input, output) = (env.rows::<u8>(&from)?, env.rows_mut::<f32>(&target));
-        matrix.multiply(env.pool, input, epilogue.epilogue(env)?, output).map_err(Error::invalid)
+    let scratch = l.scratch(conv.workspace_len(threads));
+    let info = describe(l, node, conv.algorithm(), "the weights are constant; nothing is quantised behind");
+    let from = input.clone();
+    l.push(info, &[&input], &[&target, &scratch], move |env| {
+        let call = LevelCall {
+            input: env.rows::<u8>(&from)?,
+            zero: input_zero,
+            units: Some(&bias),
+            scales: &scales,
+            bias: None,
+            activation: function,
+            output: env.rows_mut::<f32>(&target),
+            workspace: env.scratch(&scratch),
+        };
+        conv.run(env.isa, env.pool, call).map_err(Error::invalid)
     });
     Ok(())
 }

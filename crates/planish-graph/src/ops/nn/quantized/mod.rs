@@ -6,4 +6,6 @@ pub mod fused;
 pub mod matmul_integer;
 pub mod qonnx;
 pub mod quantize;
+pub mod scaled_sums;
 pub mod scales;
+pub mod short_weights;
