@@ -159,7 +159,8 @@ impl Isa {
     /// [`Isa::Avx512`].
     pub fn available_for(element: ElementType) -> Vec<Isa> {
         let own = |isa: &Isa| {
-            (!matches!(element, ElementType::F32 | ElementType::F16) || *isa == isa.vectors()) && isa.serving(element) == *isa
+            (!matches!(element, ElementType::F32 | ElementType::F16) || *isa == isa.vectors())
+                && isa.serving(element) == *isa
         };
         Isa::available().into_iter().filter(own).collect()
     }

@@ -167,8 +167,12 @@ fn networks_in_halves_run_by_kernels() {
             assert!(relative(want, got) < bound, "{precision}: {}", relative(want, got));
         }
         assert!(!profile.steps.iter().any(|s| s.algorithm == "reference"), "{profile:?}");
-        let conversions: Vec<&str> =
-            profile.steps.iter().filter(|s| s.operator == "conversion").map(|s| s.algorithm.as_str()).collect();
+        let conversions: Vec<&str> = profile
+            .steps
+            .iter()
+            .filter(|s| s.operator == "conversion")
+            .map(|s| s.algorithm.as_str())
+            .collect();
         if session.precision() == ElementType::F16 {
             // Softmax computes in `f32`.
             assert_eq!(conversions, ["to f16"], "{precision}");
@@ -199,7 +203,8 @@ fn a_few_rows_meet_matrices_of_halves() {
         weights[7] = largest;
         let weights = net.graph.add_constant("weights", Tensor::new(&[90, 70], &weights).unwrap());
         let bias = net.constant(&[90], 0.1);
-        let hidden = net.add(Gemm { alpha: 0.5, beta: 1.0, trans_a: false, trans_b: true }, &[x, weights, bias]);
+        let hidden =
+            net.add(Gemm { alpha: 0.5, beta: 1.0, trans_a: false, trans_b: true }, &[x, weights, bias]);
         let hidden = net.relu(hidden);
         let last = net.constant(&[90, 11], 0.1);
         let y = net.add(planish_graph::ops::math::matmul::MatMul, &[hidden, last]);

@@ -115,7 +115,9 @@ impl Laboratory {
         // On a busy machine the threads of a pool may be queued on one processor and never run at once; others are luckier.
         let peak = |threads: usize| {
             let pools = (0..PEAK_POOLS).map(|_| ThreadPool::new(threads));
-            pools.map(|pool| for_element!(element, T => peak_flops::<<T as Element>::Factor>(isa, &pool))).fold(0.0, f64::max)
+            pools
+                .map(|pool| for_element!(element, T => peak_flops::<<T as Element>::Factor>(isa, &pool)))
+                .fold(0.0, f64::max)
         };
         let peak_gflops = peak(pool.threads()) * 1e-9;
         let fitted = Wisdom::default_path().and_then(|path| rates::load(&rates::path_beside(&path), isa));

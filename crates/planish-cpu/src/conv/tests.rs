@@ -7,9 +7,9 @@ use super::*;
 use crate::element::Element;
 use crate::epilogue::exact::ACTIVATIONS;
 use crate::epilogue::{Activation, Epilogue};
-use crate::{for_element, for_float};
 use crate::rates::{Rate, Rates};
 use crate::view::{Rows, RowsMut};
+use crate::{for_element, for_float};
 
 /// Numbers between -1 and 1 that look random, the same for the same seed.
 pub(super) fn numbers(len: usize, seed: u64) -> Vec<f32> {

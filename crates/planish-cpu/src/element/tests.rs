@@ -215,7 +215,8 @@ fn check_kernel<T: Element>(
     let input: Vec<T> = random(5, rows * stride, -3.0, 3.0).into_iter().map(T::from_f32).collect();
     let wide: Vec<f32> = input.iter().map(|x| x.to_f32()).collect();
     for isa in Isa::available() {
-        let (mut made, mut want) = (vec![T::from_f32(1.0); out_rows * stride], vec![1.0f32; out_rows * stride]);
+        let (mut made, mut want) =
+            (vec![T::from_f32(1.0); out_rows * stride], vec![1.0f32; out_rows * stride]);
         short(
             isa,
             &ThreadPool::new(3),
@@ -272,7 +273,9 @@ proptest! {
 }
 
 fn check_functions<T: Element>(rows: usize, channels: usize, gap: usize) {
-    for function in [Unary::Activation(Activation::HardSwish), Unary::Activation(Activation::Silu), Unary::Abs] {
+    for function in
+        [Unary::Activation(Activation::HardSwish), Unary::Activation(Activation::Silu), Unary::Abs]
+    {
         check_kernel::<T>(
             [rows, channels, gap, rows],
             |isa, threads, from, to| unary(isa, threads, function, from, to),

@@ -90,7 +90,9 @@ impl HalfMatrix {
         out: RowsMut<'_, O>,
     ) -> Result<(), String> {
         let rows = a.rows();
-        if rows > Self::MOST_ROWS || (rows, a.channels(), self.columns) != (out.rows(), self.rows, out.channels()) {
+        if rows > Self::MOST_ROWS
+            || (rows, a.channels(), self.columns) != (out.rows(), self.rows, out.channels())
+        {
             return Err(format!(
                 "{rows}×{} times {}×{} for an output of {}×{}",
                 a.channels(),
@@ -273,7 +275,13 @@ mod tests {
             let mut out = vec![0.0f32; rows * columns];
             let to = RowsMut::dense(&mut out, rows, columns).unwrap();
             let a = vec![1.0f32; rows];
-            matrix.multiply(&ThreadPool::new(1), Rows::dense(&a, rows, 1).unwrap(), None, Epilogue::default(), to)
+            matrix.multiply(
+                &ThreadPool::new(1),
+                Rows::dense(&a, rows, 1).unwrap(),
+                None,
+                Epilogue::default(),
+                to,
+            )
         };
         assert!(run(4, 2).is_ok() && run(5, 2).is_err() && run(1, 3).is_err());
     }

@@ -30,7 +30,8 @@ impl Pass for WidenHalves {
         let is_half = |v: ValueId| dtype(&facts, v) == Some(DType::F16);
         let halves = (0..graph.values.len()).filter(|&i| is_half(ValueId(i as u32))).count();
         // A graph that already has nothing but conversions of its inputs and outputs is done.
-        let computes = |node: &&Node| node.inputs.iter().flatten().any(|&v| is_half(v)) && !is_border(graph, node);
+        let computes =
+            |node: &&Node| node.inputs.iter().flatten().any(|&v| is_half(v)) && !is_border(graph, node);
         let given = graph.outputs.iter().any(|&v| is_half(v) && graph.constant(v).is_some());
         let nested = graph.nodes.iter().any(|node| has_nested_graph(node.op.as_ref()));
         if halves == 0 || given || nested || graph.nodes.iter().find(computes).is_none() {
@@ -89,7 +90,8 @@ fn widen(graph: &mut Graph, is_half: &dyn Fn(ValueId) -> bool) -> Result<()> {
         }
         let Value { name, shape, .. } = graph.value(v).clone();
         let name = format!("{name} as f32");
-        let wide = graph.add_value(Value { name: name.clone(), dtype: Some(DType::F32), shape, constant: None });
+        let wide =
+            graph.add_value(Value { name: name.clone(), dtype: Some(DType::F32), shape, constant: None });
         let (to, from, made) = if is_input { (DType::F32, v, wide) } else { (DType::F16, wide, v) };
         graph.value_mut(v).dtype = Some(DType::F16);
         let (inputs, outputs) = (vec![Some(from)], vec![Some(made)]);

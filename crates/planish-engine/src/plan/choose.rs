@@ -284,9 +284,16 @@ impl Chooser {
         transposed: bool,
         scale: f32,
     ) -> Result<Arc<PackedMatrix<T>>> {
-        self.packed_by(T::TYPE, matrix, transposed, scale, |values, [rows, columns], [row_step, column_step]| {
-            PackedMatrix::from_strided(self.isa, values, rows, columns, row_step, column_step).map_err(Error::invalid)
-        })
+        self.packed_by(
+            T::TYPE,
+            matrix,
+            transposed,
+            scale,
+            |values, [rows, columns], [row_step, column_step]| {
+                PackedMatrix::from_strided(self.isa, values, rows, columns, row_step, column_step)
+                    .map_err(Error::invalid)
+            },
+        )
     }
 
     /// [`Self::packed_matrix`] of `f16` for a few rows; `None` where a weight is beyond their range.
@@ -297,9 +304,15 @@ impl Chooser {
         scale: f32,
     ) -> Result<Arc<Option<HalfMatrix>>> {
         let element = ElementType::F16;
-        self.packed_by(element, matrix, transposed, scale, |values, [rows, columns], [row_step, column_step]| {
-            Ok(HalfMatrix::new(self.isa, values, rows, columns, row_step, column_step).ok())
-        })
+        self.packed_by(
+            element,
+            matrix,
+            transposed,
+            scale,
+            |values, [rows, columns], [row_step, column_step]| {
+                Ok(HalfMatrix::new(self.isa, values, rows, columns, row_step, column_step).ok())
+            },
+        )
     }
 
     /// What `pack` makes of a matrix: of its values, its extents, and the steps from row to row and column to column.

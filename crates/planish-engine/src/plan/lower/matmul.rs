@@ -2,7 +2,8 @@
 
 use super::follow::Behind;
 use super::{
-    Abilities, BufferView, Facts, Family, Keeps, Layout, Lowering, Operand, StepInfo, Wish, no_levels, rows_of,
+    Abilities, BufferView, Facts, Family, Keeps, Layout, Lowering, Operand, StepInfo, Wish, no_levels,
+    rows_of,
 };
 use planish_cpu::element::{Element, ElementType, f16};
 use planish_cpu::for_float;
