@@ -272,14 +272,14 @@ impl<T: Element, const PIXELS: usize, const WIDTH: usize, const STRIDE: usize>
                         let [a, b] = s.interleave_byte_pairs(first[0], second[0]);
                         let [c, d] = s.interleave_byte_pairs(first[1], second[1]);
                         let quad = [a, b, c, d];
-                        for pixel in 0..PIXELS {
+                        for (pixel, sums) in sums.iter_mut().enumerate() {
                             let (at, shift) = Self::place(pixel);
                             for number in 0..quads(WIDTH, STRIDE) {
                                 if at + 2 * number == step {
                                     let from = (shift * quads(WIDTH, STRIDE) + number) * VECTORS;
-                                    for v in 0..VECTORS {
+                                    for (v, sum) in sums.iter_mut().enumerate() {
                                         let weight = s.load(weights.add((from + v) * S::LANES));
-                                        sums[pixel][v] = s.dot_u8(quad[v], weight, sums[pixel][v]);
+                                        *sum = s.dot_u8(quad[v], weight, *sum);
                                     }
                                 }
                             }
@@ -289,11 +289,10 @@ impl<T: Element, const PIXELS: usize, const WIDTH: usize, const STRIDE: usize>
                 }
             }
             let mut numbers = [[s.zero(); VECTORS]; PIXELS];
-            for pixel in 0..PIXELS {
-                numbers[pixel] = s.groups_in_order(sums[pixel]);
-                for v in 0..VECTORS {
-                    let scale = s.load(scales.add(v * S::LANES));
-                    numbers[pixel][v] = s.mul(s.i32_to_f32(numbers[pixel][v]), scale);
+            for (numbers, &sums) in numbers.iter_mut().zip(&sums) {
+                *numbers = s.groups_in_order(sums);
+                for (v, number) in numbers.iter_mut().enumerate() {
+                    *number = s.mul(s.i32_to_f32(*number), s.load(scales.add(v * S::LANES)));
                 }
             }
             let valid = left.min(VECTORS * S::LANES);

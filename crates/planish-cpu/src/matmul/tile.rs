@@ -57,6 +57,8 @@ impl Scaling {
     ///
     /// # Safety
     /// For integers, `valid` columns are readable from each address that is not null, and `ROWS` row sums.
+    // Columns are the outer loop, so that each scale is loaded once.
+    #[allow(clippy::needless_range_loop)]
     #[inline(always)]
     pub(super) unsafe fn apply<T: Factor, S: Simd, const ROWS: usize, const VECTORS: usize>(
         &self,
