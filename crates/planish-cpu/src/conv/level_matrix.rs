@@ -77,7 +77,7 @@ mod tests {
             let values: Vec<f32> = random(seed + 1, columns * depth, low, high).into_iter().map(f32::floor).collect();
             let scales = random(seed + 2, columns, 0.001, 0.1);
             let bias: Vec<i32> = random(seed + 3, columns, -9e3, 9e3).into_iter().map(|x| x as i32).collect();
-            let levels = SumLevels { input_zero, bias: Some(&bias), scales: &scales };
+            let levels = SumLevels { input_zero, bias: Some(&bias), scales: &scales, shift: None };
             let weights = Weights { values: &values, bias: None, levels: Some(levels) };
             let mut wanted = vec![0.0f32; rows * columns];
             for (i, out) in wanted.iter_mut().enumerate() {
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn other_shapes_are_refused() {
         let scales = [1.0f32; 2];
-        let levels = SumLevels { input_zero: 0, bias: None, scales: &scales };
+        let levels = SumLevels { input_zero: 0, bias: None, scales: &scales, shift: None };
         let weights = Weights { values: &[1.0; 6], bias: None, levels: Some(levels) };
         let matrix = LevelMatrix::new(Isa::Portable, 3, 2, weights).unwrap();
         let (a, mut out) = ([0u8; 8], [0.0f32; 4]);

@@ -38,11 +38,13 @@ pub(super) struct Tile<'a, T, O> {
     pub destination: Destination<O>,
 }
 
-/// How integer sums become numbers: `(sum + row sum · offset) · scale`.
+/// How integer sums become numbers: `(sum + row sum · offset) · scale + shift`.
 #[derive(Clone, Copy)]
 pub(super) struct Scaling {
     /// What one unit of the sum is, for each column that exists.
     pub scales: *const f32,
+    /// Added to what was scaled, for each column that exists; null where there is nothing to add.
+    pub shift: *const f32,
     /// For each column that exists, an integer that all of its weights were lessened by to fit a byte; null where none
     /// were.
     pub offsets: *const i32,
@@ -52,8 +54,12 @@ pub(super) struct Scaling {
 
 impl Scaling {
     /// That of products of floating-point numbers, whose sums are numbers.
-    pub(super) const NONE: Scaling =
-        Scaling { scales: std::ptr::null(), offsets: std::ptr::null(), row_sums: std::ptr::null() };
+    pub(super) const NONE: Scaling = Scaling {
+        scales: std::ptr::null(),
+        shift: std::ptr::null(),
+        offsets: std::ptr::null(),
+        row_sums: std::ptr::null(),
+    };
 
     /// Makes numbers of sums of `T`.
     ///
@@ -84,6 +90,12 @@ impl Scaling {
                 let scale = s.load_partial(self.scales.add(first), left);
                 for row in sums.iter_mut() {
                     row[j] = s.mul(s.i32_to_f32(row[j]), scale);
+                }
+                if !self.shift.is_null() {
+                    let shift = s.load_partial(self.shift.add(first), left);
+                    for row in sums.iter_mut() {
+                        row[j] = s.add(row[j], shift);
+                    }
                 }
             }
         }

@@ -87,17 +87,19 @@ pub(crate) struct Request<'a> {
 }
 
 /// What packed weights depend on besides the weights themselves, where the convolution is on levels.
-type SumsKey = (u8, Vec<i32>, Vec<u32>);
+type SumsKey = (u8, Vec<i32>, Vec<u32>, Option<Vec<u32>>);
 
 fn sums_key(sums: &IntegerSums) -> SumsKey {
-    (sums.input_zero, sums.bias.clone(), sums.scales.iter().map(|s| s.to_bits()).collect())
+    let bits = |numbers: &[f32]| numbers.iter().map(|s| s.to_bits()).collect();
+    (sums.input_zero, sums.bias.clone(), bits(&sums.scales), sums.shift.as_deref().map(bits))
 }
 
 impl Request<'_> {
     /// The weights as kernels take them.
     pub(crate) fn numbers(&self) -> Result<Weights<'_>> {
-        if let Some(IntegerSums { values, input_zero, bias, scales }) = &self.sums {
-            let levels = SumLevels { input_zero: *input_zero, bias: Some(bias), scales };
+        if let Some(IntegerSums { values, input_zero, bias, scales, shift }) = &self.sums {
+            let shift = shift.as_deref();
+            let levels = SumLevels { input_zero: *input_zero, bias: Some(bias), scales, shift };
             return Ok(Weights { values, bias: None, levels: Some(levels) });
         }
         let bias = self.bias.map(|b| b.as_slice::<f32>()).transpose()?;
