@@ -36,7 +36,7 @@ mod level_tests;
 #[cfg(test)]
 mod tests;
 
-pub use bits::{BitConv, FewBits, InputBits, MOST_BITS, WeightBits};
+pub use bits::{BIT_ALGORITHM, BitConv, FewBits, InputBits, MOST_BITS, WeightBits};
 pub use call::{AnyCall, ConvCall, ConvElement};
 pub use chain::{Chain, ChainStage};
 pub use level_matrix::LevelMatrix;

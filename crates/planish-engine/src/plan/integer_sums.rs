@@ -21,6 +21,8 @@ pub(crate) struct IntegerSums {
     pub(crate) input_zero: u8,
     pub(crate) bias: Vec<i32>,
     pub(crate) scales: Vec<f32>,
+    /// Added to what was scaled, where the unit of the sums is too coarse for the bias.
+    pub(crate) shift: Option<Vec<f32>>,
 }
 
 /// The activation of an operator.
@@ -91,7 +93,7 @@ impl IntegerSums {
         let inner = quantised.inner.as_ref().and_then(|grid| grid.single());
         let unit = inner.map_or(unit(quantised), |(scale, _)| scale);
         let scales = (0..channels).map(|c| products(c) / unit).collect();
-        Some(IntegerSums { values, input_zero: u8::try_from(input_zero).ok()?, bias, scales })
+        Some(IntegerSums { values, input_zero: u8::try_from(input_zero).ok()?, bias, scales, shift: None })
     }
 }
 

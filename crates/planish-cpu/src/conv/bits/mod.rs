@@ -39,6 +39,9 @@ use crate::view::{Rows, RowsMut};
 /// The fewest input channels of a group: below, words would be all but empty.
 const LEAST_CHANNELS: usize = 8;
 
+/// The name of the algorithm on few bits.
+pub const BIT_ALGORITHM: &str = "bits";
+
 /// The algorithm.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bits;
@@ -158,7 +161,7 @@ fn layout(problem: &ConvProblem, few: FewBits) -> PixelLayout {
 
 impl ConvAlgorithm for Bits {
     fn name(&self) -> &'static str {
-        "bits"
+        BIT_ALGORITHM
     }
 
     fn elements(&self) -> &'static [ElementType] {

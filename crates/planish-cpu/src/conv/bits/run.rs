@@ -196,14 +196,7 @@ impl<O: Element> Task<'_, O> {
     /// # Safety
     /// The destination's rows and columns are writable by nobody else; it names `count` rows.
     #[inline(always)]
-    unsafe fn finish<S: Simd>(
-        &self,
-        s: S,
-        mut to: Destination<O>,
-        count: usize,
-        column: usize,
-        sums: &Sums,
-    ) {
+    unsafe fn finish<S: Simd>(&self, s: S, mut to: Destination<O>, count: usize, column: usize, sums: &Sums) {
         let weights = &self.run.conv.weights;
         // SAFETY: padded to whole vectors that finish, one of which starts at this column.
         let load = |numbers: &[f32]| unsafe { s.load(numbers[column..column + S::LANES].as_ptr()) };

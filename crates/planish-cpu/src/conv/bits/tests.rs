@@ -178,8 +178,7 @@ fn what_is_not_few_is_refused() {
     assert!(accepts(&ConvProblem { bits: None, ..problem.clone() }).unwrap_err().contains("few bits"));
     let depthwise = ConvProblem { groups: 64, out_channels: 64, ..problem.clone() };
     assert!(accepts(&depthwise).unwrap_err().contains("in each group"));
-    let refusal =
-        |numbers: &Numbers| BitConv::new(&problem, Isa::Portable, numbers.weights()).err().unwrap();
+    let refusal = |numbers: &Numbers| BitConv::new(&problem, Isa::Portable, numbers.weights()).err().unwrap();
     numbers.shift = Some(vec![1.0]);
     assert!(refusal(&numbers).contains("shifts"));
     numbers.shift = None;

@@ -204,7 +204,7 @@ mod x86 {
         type Simd = Avx2<false>;
         type V = __m256i;
         const ROWS: usize = 4;
-            /// Counts are bytes of at most 8.
+        /// Counts are bytes of at most 8.
         const RUN: usize = 31;
 
         #[inline(always)]
@@ -328,7 +328,7 @@ mod x86 {
         type Simd = Avx512<false, false>;
         type V = __m256i;
         const ROWS: usize = 8;
-            const RUN: usize = usize::MAX;
+        const RUN: usize = usize::MAX;
 
         #[inline(always)]
         fn simd(self) -> Avx512<false, false> {
