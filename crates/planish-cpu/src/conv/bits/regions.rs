@@ -6,7 +6,8 @@
 
 use super::super::ConvProblem;
 use super::super::geometry::Axis;
-use super::tile::Tap;
+use super::pack::PixelLayout;
+use super::tile::Taps;
 use std::ops::Range;
 
 /// A box of output pixels, over all images.
@@ -15,7 +16,7 @@ pub(super) struct Region {
     /// The coordinates, along depth, height and width.
     outputs: [Range<usize>; 3],
     /// The taps that meet the image.
-    pub taps: Vec<Tap>,
+    pub taps: Vec<Taps>,
     /// Where the first of them reads, along the axes.
     first: [usize; 3],
 }
@@ -43,8 +44,8 @@ fn spans(axis: &Axis, outputs: usize) -> Vec<[Range<usize>; 2]> {
 }
 
 impl Region {
-    /// All of a valid problem whose pixels have `words` words.
-    pub(super) fn all(problem: &ConvProblem, words: usize) -> Vec<Region> {
+    /// All of a valid problem whose pixels are packed so.
+    pub(super) fn all(problem: &ConvProblem, layout: PixelLayout) -> Vec<Region> {
         let Ok(size) = problem.out_size() else { return Vec::new() };
         let [depth, height, width] = [0, 1, 2].map(|axis| spans(&Axis::of(problem, axis), size[axis]));
         let mut regions = Vec::with_capacity(depth.len() * height.len() * width.len());
@@ -55,7 +56,7 @@ impl Region {
                     regions.push(Region {
                         outputs: [z.clone(), y.clone(), x.clone()],
                         first: taps.map(|taps| taps.start),
-                        taps: Region::taps(problem, words, taps),
+                        taps: Region::taps(problem, layout, taps),
                     });
                 }
             }
@@ -63,16 +64,26 @@ impl Region {
         regions
     }
 
-    fn taps(problem: &ConvProblem, words: usize, [z, y, x]: [&Range<usize>; 3]) -> Vec<Tap> {
+    fn taps(problem: &ConvProblem, layout: PixelLayout, [z, y, x]: [&Range<usize>; 3]) -> Vec<Taps> {
         let ([_, height, width], dilation, kernel) = (problem.in_size, problem.dilation, problem.kernel);
-        let mut taps = Vec::with_capacity(z.len() * y.len() * x.len());
+        let mut taps: Vec<Taps> = Vec::new();
         for at_z in z.clone() {
             for at_y in y.clone() {
                 for at_x in x.clone() {
                     let line = (at_z - z.start) * dilation[0] * height + (at_y - y.start) * dilation[1];
                     let pixel = line * width + (at_x - x.start) * dilation[2];
                     let number = (at_z * kernel[1] + at_y) * kernel[2] + at_x;
-                    taps.push(Tap { input: pixel * words, number });
+                    let input = pixel * layout.pixel_words();
+                    match taps.last_mut() {
+                        Some(last)
+                            if layout.words == layout.pixel_words()
+                                && last.numbers.end == number
+                                && last.input + last.numbers.len() * layout.words == input =>
+                        {
+                            last.numbers.end = number + 1;
+                        }
+                        _ => taps.push(Taps { input, numbers: number..number + 1 }),
+                    }
                 }
             }
         }

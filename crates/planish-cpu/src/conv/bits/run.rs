@@ -20,6 +20,9 @@ const BLOCK_PIXELS: usize = 192;
 /// written in halves: not at once, which would wait for the writing.
 const FINISHED_PIXELS: usize = 4 * MOST_ROWS;
 
+/// Rows of them that are finished at a time.
+const FINISHED_ROWS: usize = 8;
+
 /// The most columns that are finished at a time.
 const MOST_COLUMNS: usize = 16;
 
@@ -64,7 +67,7 @@ pub(super) unsafe fn run<O: Element>(
     pool.run_ranges(problem.in_rows(), 64, |rows| {
         words::dispatch(conv.key.isa, Pack { layout, input, rows, words: words.get() });
     });
-    let regions = Region::all(problem, layout.pixel_words());
+    let regions = Region::all(problem, layout);
     let blocks: Vec<Block<'_>> = regions
         .iter()
         .flat_map(|region| {
@@ -149,19 +152,21 @@ impl<O: Element> WordsOp for Task<'_, O> {
                         sums: sums.0[lane..].as_mut_ptr(),
                         sums_stride: shape.finished,
                     };
-                    let mut done = 0;
-                    while done < count {
-                        // Tiles of about the same height rather than a low last one.
-                        let height = (count - done).div_ceil((count - done).div_ceil(W::ROWS));
-                        let tile = Tile {
-                            rows: tile.rows.wrapping_add(done),
-                            sums: tile.sums.wrapping_add(done * tile.sums_stride),
-                            ..tile
-                        };
-                        // SAFETY: all taps of the region read pixels of the input, whose words were packed; the panel
-                        // has those of all taps, and the sums a vector for each of these rows.
-                        unsafe { tile::compute(w, &tile, height) };
-                        done += height;
+                    let whole = count / W::ROWS * W::ROWS;
+                    let rest = Tile {
+                        rows: tile.rows.wrapping_add(whole),
+                        sums: tile.sums.wrapping_add(whole * tile.sums_stride),
+                        ..tile
+                    };
+                    // SAFETY: all taps of the region read pixels of the input, whose words were packed; the panel has
+                    // those of all taps, and the sums a vector for each of these rows.
+                    unsafe {
+                        if whole > 0 {
+                            tile::compute(w, &tile, W::ROWS, whole / W::ROWS);
+                        }
+                        if whole < count {
+                            tile::compute(w, &rest, count - whole, 1);
+                        }
                     }
                 }
                 let Run { output, epilogue, .. } = self.run;
@@ -183,8 +188,8 @@ impl<O: Element> Task<'_, O> {
         for (start, &bias) in start.iter_mut().zip(&weights.bias[columns.clone()]) {
             *start = bias as u32;
         }
-        for tap in &region.taps {
-            let constants = &weights.tap(tap.number)[columns.clone()];
+        for tap in region.taps.iter().flat_map(|taps| taps.numbers.clone()) {
+            let constants = &weights.tap(tap)[columns.clone()];
             for (start, &constant) in start.iter_mut().zip(constants) {
                 *start = start.wrapping_add(constant as u32);
             }
@@ -202,13 +207,28 @@ impl<O: Element> Task<'_, O> {
         let load = |numbers: &[f32]| unsafe { s.load(numbers[column..column + S::LANES].as_ptr()) };
         let scale = load(&weights.scales);
         let shift = weights.shift.as_deref().map(load);
-        for row in sums.0.chunks_exact(S::LANES).take(count) {
-            // SAFETY: integers are moved as the bits they are; the rest is promised by the caller.
+        let number = |row: &[u32]| {
+            // SAFETY: chunks of a vector's length; integers are moved as the bits they are.
+            let sum = unsafe { s.load(row.as_ptr().cast()) };
+            let scaled = s.mul(s.i32_to_f32(sum), scale);
+            shift.map_or(scaled, |shift| s.add(scaled, shift))
+        };
+        let mut tiles = sums.0[..count * S::LANES].chunks_exact(FINISHED_ROWS * S::LANES);
+        for tile in &mut tiles {
+            let mut values = [[s.zero()]; FINISHED_ROWS];
+            for (value, row) in values.iter_mut().zip(tile.chunks_exact(S::LANES)) {
+                *value = [number(row)];
+            }
+            // SAFETY: promised by the caller.
             unsafe {
-                let sum = s.load(row.as_ptr().cast());
-                let scaled = s.mul(s.i32_to_f32(sum), scale);
-                let value = shift.map_or(scaled, |shift| s.add(scaled, shift));
-                to.store(s, &[[value]]);
+                to.store(s, &values);
+                to.outputs = to.outputs.add(FINISHED_ROWS);
+            }
+        }
+        for row in tiles.remainder().chunks_exact(S::LANES) {
+            // SAFETY: promised by the caller.
+            unsafe {
+                to.store(s, &[[number(row)]]);
                 to.outputs = to.outputs.add(1);
             }
         }

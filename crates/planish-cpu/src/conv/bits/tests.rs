@@ -152,6 +152,7 @@ fn counts_of_long_sums_do_not_overflow() {
         numbers.levels.fill(2);
         numbers.weights.fill(-1.0);
         numbers.scales.fill(1.0);
+        numbers.shift = None;
         for isa in Isa::available() {
             let conv = BitConv::new(&problem, isa, numbers.weights()).unwrap();
             let (mut out, mut workspace) = ([0f32; 3], vec![0.0; conv.workspace_len(&problem)]);

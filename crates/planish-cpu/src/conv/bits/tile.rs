@@ -11,6 +11,7 @@
 //! spent on loading them.
 
 use super::words::{Words, WordsOp};
+use std::ops::Range;
 
 /// The most rows of a tile on any instruction set.
 pub(super) const MOST_ROWS: usize = 8;
@@ -26,20 +27,20 @@ pub(super) struct Pass {
     pub doublings: u32,
 }
 
-/// A tap that all rows of a tile see.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Tap {
-    /// Words from where the first tap reads a row to where this one does.
+/// Taps that all rows of a tile see, whose words follow each other.
+#[derive(Clone, Debug)]
+pub(super) struct Taps {
+    /// Words from where the first tap of all reads a row to where the first of these does.
     pub input: usize,
-    /// Its number in the kernel.
-    pub number: usize,
+    /// Their numbers in the kernel.
+    pub numbers: Range<usize>,
 }
 
 /// What a tile reads and writes.
 #[derive(Clone, Copy)]
 pub(super) struct Tile<'a> {
     pub passes: &'a [Pass],
-    pub taps: &'a [Tap],
+    pub taps: &'a [Taps],
     /// Where the first tap reads each row.
     pub rows: *const *const u32,
     /// The words of a vector of columns: `[plane][tap][word][1 or 2][lane]`.
@@ -58,41 +59,63 @@ pub(super) struct Tile<'a> {
     pub sums_stride: usize,
 }
 
-/// Computes the sums of a tile.
-struct TileOp<'a, const ROWS: usize, const SIGNS: bool>(&'a Tile<'a>);
+/// Computes the sums of tiles of as many rows each, one below the other: what comes before the loop is not little.
+struct TileOp<'a, const ROWS: usize, const SIGNS: bool> {
+    tile: &'a Tile<'a>,
+    tiles: usize,
+}
 
 impl<const ROWS: usize, const SIGNS: bool> WordsOp for TileOp<'_, ROWS, SIGNS> {
     type Output = ();
 
     #[inline(always)]
     fn eval<W: Words>(self, w: W) {
-        let tile = self.0;
+        let tile = self.tile;
         // SAFETY: the creator of the tile promises (see `compute`) that its addresses hold for its extents.
         unsafe {
-            let mut rows = [std::ptr::null::<u32>(); ROWS];
-            for (i, row) in rows.iter_mut().enumerate() {
-                *row = *tile.rows.add(i);
-            }
             let start = w.load(tile.start);
-            for (index, pass) in tile.passes.iter().enumerate() {
-                let counted = count::<W, ROWS, SIGNS>(w, tile, pass, &rows);
-                for (i, mut counts) in counted.into_iter().enumerate() {
-                    let sums = tile.sums.add(i * tile.sums_stride);
-                    if index > 0 {
-                        let mut before = w.load(sums);
-                        for _ in 0..pass.doublings {
-                            before = w.add(before, before);
-                        }
-                        counts = w.add(counts, before);
+            for above in 0..self.tiles {
+                let mut rows = [std::ptr::null::<u32>(); ROWS];
+                for (i, row) in rows.iter_mut().enumerate() {
+                    *row = *tile.rows.add(above * ROWS + i);
+                }
+                let sums = tile.sums.add(above * ROWS * tile.sums_stride);
+                let (last, before) = match tile.passes {
+                    [] => return,
+                    [before @ .., last] => (last, before),
+                };
+                for (index, pass) in before.iter().enumerate() {
+                    let counts = count::<W, ROWS, SIGNS>(w, tile, pass, &rows);
+                    for (i, counts) in counts.into_iter().enumerate() {
+                        let sum = sums.add(i * tile.sums_stride);
+                        w.store(sum, if index > 0 { add_doubled(w, sum, pass, counts) } else { counts });
                     }
-                    if index + 1 == tile.passes.len() {
-                        counts = w.sub(start, if tile.twice { w.add(counts, counts) } else { counts });
+                }
+                let counts = count::<W, ROWS, SIGNS>(w, tile, last, &rows);
+                for (i, mut counts) in counts.into_iter().enumerate() {
+                    let sum = sums.add(i * tile.sums_stride);
+                    if !before.is_empty() {
+                        counts = add_doubled(w, sum, last, counts);
                     }
-                    w.store(sums, counts);
+                    w.store(sum, w.sub(start, if tile.twice { w.add(counts, counts) } else { counts }));
                 }
             }
         }
     }
+}
+
+/// What was counted before, doubled as often as a pass says, and what it counted.
+///
+/// # Safety
+/// A vector must be readable at `sum`.
+#[inline(always)]
+unsafe fn add_doubled<W: Words>(w: W, sum: *const u32, pass: &Pass, counts: W::V) -> W::V {
+    // SAFETY: promised by the caller.
+    let mut before = unsafe { w.load(sum) };
+    for _ in 0..pass.doublings {
+        before = w.add(before, before);
+    }
+    w.add(before, counts)
 }
 
 /// The counts of a pass.
@@ -123,10 +146,10 @@ unsafe fn count<W: Words, const ROWS: usize, const SIGNS: bool>(
             }
         };
     }
-    for tap in tile.taps {
-        let mut weights = weights.wrapping_add(tap.number * steps * 2 * lanes);
-        let mut at = pass.input + tap.input;
-        let mut left = steps;
+    for taps in tile.taps {
+        let mut weights = weights.wrapping_add(taps.numbers.start * steps * 2 * lanes);
+        let mut at = pass.input + taps.input;
+        let mut left = steps * taps.numbers.len();
         while left > 0 {
             let run = left.min(W::RUN - pending);
             for _ in 0..run {
@@ -169,18 +192,18 @@ unsafe fn count<W: Words, const ROWS: usize, const SIGNS: bool>(
     totals
 }
 
-/// The sums of a tile of `rows` rows (1 to [`Words::ROWS`]).
+/// The sums of `tiles` tiles of `rows` rows (1 to [`Words::ROWS`]), one below the other.
 ///
 /// # Safety
-/// For each of the first `rows` rows, pass and tap, `words` words are readable, and as many of the weights for each lane,
-/// twice as many where weights are no signs; a number for each lane of `start`, and one of each row of the sums is writable.
+/// For each of the rows, pass and tap, `words` words are readable, and as many of the weights for each lane, twice as many
+/// where weights are no signs; a number for each lane of `start`, and one of each row of the sums is writable.
 #[inline(always)]
-pub(super) unsafe fn compute<W: Words>(w: W, tile: &Tile<'_>, rows: usize) {
+pub(super) unsafe fn compute<W: Words>(w: W, tile: &Tile<'_>, rows: usize, tiles: usize) {
     macro_rules! pick {
         ($($rows:literal)*) => {
             match (rows, tile.signs) {
-                $(($rows, true) => w.call(TileOp::<$rows, true>(tile)),
-                ($rows, false) => w.call(TileOp::<$rows, false>(tile)),)*
+                $(($rows, true) => w.call(TileOp::<$rows, true> { tile, tiles }),
+                ($rows, false) => w.call(TileOp::<$rows, false> { tile, tiles }),)*
                 _ => debug_assert!(false, "a tile of {rows} rows"),
             }
         };
