@@ -1,13 +1,14 @@
 //! Times every algorithm on one convolution and holds its result against the reference, because an estimate is only as
 //! good as the measurements it was checked with.
 
-use super::rounds::{Candidate, Rounds, noise, samples};
+use super::precision::{Operands, Precision};
+use super::rounds::{Candidate, Rounds, samples};
 use super::shape;
 use planish::report::stats::Summary;
 use planish::report::table::bytes;
 use planish_cpu::conv::reference::convolve_at;
-use planish_cpu::conv::{ConvAlgorithm, ConvProblem, Weights, algorithms};
-use planish_cpu::element::{Element, ElementType};
+use planish_cpu::conv::{ConvAlgorithm, ConvProblem, algorithms};
+use planish_cpu::element::Element;
 use planish_cpu::for_element;
 use planish_cpu::isa::Isa;
 use planish_cpu::peak::peak_flops;
@@ -15,7 +16,7 @@ use planish_cpu::rates::Rates;
 use planish_cpu::threads::ThreadPool;
 use planish_engine::plan::rates;
 use planish_engine::plan::wisdom::Wisdom;
-use planish_graph::{DType, Error, Result, Tensor};
+use planish_graph::{Error, Result};
 use serde_json::{Value, json};
 
 /// How thoroughly a convolution is measured.
@@ -99,8 +100,8 @@ impl Trial {
 pub struct Laboratory {
     /// The instruction set.
     pub isa: Isa,
-    /// What tensors are kept as.
-    pub element: ElementType,
+    /// What it is computed on.
+    pub precision: Precision,
     pool: ThreadPool,
     /// The measured limit of all threads together, in GFLOP/s.
     pub peak_gflops: f64,
@@ -110,19 +111,21 @@ pub struct Laboratory {
 
 impl Laboratory {
     /// Starts the threads and measures what they reach at most.
-    pub fn new(isa: Isa, element: ElementType, threads: usize, max_memory: usize) -> Laboratory {
+    pub fn new(isa: Isa, precision: Precision, threads: usize, max_memory: usize) -> Laboratory {
         let pool = ThreadPool::new(threads);
         // On a busy machine the threads of a pool may be queued on one processor and never run at once; others are luckier.
         let peak = |threads: usize| {
             let pools = (0..PEAK_POOLS).map(|_| ThreadPool::new(threads));
             pools
-                .map(|pool| for_element!(element, T => peak_flops::<<T as Element>::Factor>(isa, &pool)))
+                .map(|pool| {
+                    for_element!(precision.element, T => peak_flops::<<T as Element>::Factor>(isa, &pool))
+                })
                 .fold(0.0, f64::max)
         };
         let peak_gflops = peak(pool.threads()) * 1e-9;
         let fitted = Wisdom::default_path().and_then(|path| rates::load(&rates::path_beside(&path), isa));
         let rates = fitted.unwrap_or_else(|| Rates::defaults(isa));
-        Laboratory { isa, element, pool, peak_gflops, rates, max_memory }
+        Laboratory { isa, precision, pool, peak_gflops, rates, max_memory }
     }
 
     /// The threads in use.
@@ -159,22 +162,24 @@ impl Laboratory {
                 bytes(self.max_memory as u64)
             )));
         }
-        // Rounded first, so that the reference knows the very numbers.
-        let (input, kept) = rounded(noise(&[problem.in_rows(), problem.in_channels], 1)?, problem.element)?;
-        let (weights, _) = rounded(noise(&[problem.weights_len()], 2)?, problem.element)?;
-        let bias = noise(&[problem.out_channels], 3)?;
-        let (input, weights, bias) = (input.as_slice()?, weights.as_slice()?, bias.as_slice()?);
+        let operands = Operands::new(problem)?;
         let (candidates, refused, workspace) =
-            self.prepare(problem, weights, bias, effort, self.max_memory - needed);
+            self.prepare(problem, &operands, effort, self.max_memory - needed);
         let cheapest = candidates.iter().min_by(|a, b| a.estimated_ms.total_cmp(&b.estimated_ms));
         let Some(picked) = cheapest.map(|c| c.algorithm) else {
             let reasons: Vec<String> = refused.iter().map(|(name, why)| format!("{name}: {why}")).collect();
             return Err(Error::unsupported(format!("no algorithm can be timed ({})", reasons.join("; "))));
         };
         let elements = samples(problem, effort.reference_macs);
-        let exact = convolve_at(problem, input, weights, Some(bias), elements.iter().copied());
-        let exact = exact.map_err(Error::invalid)?;
-        let rounds = Rounds::new(problem, &self.pool, &kept, candidates, workspace)?;
+        let plain = Precision::F32.of(problem.clone());
+        let (weights, bias) = operands.reference();
+        let exact =
+            convolve_at(&plain, operands.numbers.as_slice()?, weights, bias, elements.iter().copied());
+        let mut exact = exact.map_err(Error::invalid)?;
+        for (sum, element) in exact.sums.iter_mut().zip(&elements) {
+            *sum = operands.result(*sum, element % problem.out_channels);
+        }
+        let rounds = Rounds::new(problem, &self.pool, &operands.kept, candidates, workspace)?;
         let mut outcomes = Vec::new();
         for (candidate, runs) in rounds.measure(effort, &elements, &exact)? {
             outcomes.push(Outcome {
@@ -196,8 +201,7 @@ impl Laboratory {
     fn prepare(
         &self,
         problem: &ConvProblem,
-        weights: &[f32],
-        bias: &[f32],
+        operands: &Operands,
         effort: Effort,
         mut memory: usize,
     ) -> (Vec<Candidate>, Vec<(&'static str, String)>, usize) {
@@ -214,7 +218,7 @@ impl Laboratory {
             }
             let prepared = algorithm
                 .accepts(problem, self.isa)
-                .and_then(|()| algorithm.prepare(problem, self.isa, Weights::new(weights, Some(bias))));
+                .and_then(|()| algorithm.prepare(problem, self.isa, operands.weights()));
             let prepared = match prepared {
                 Ok(prepared) => prepared,
                 Err(why) => {
@@ -261,20 +265,5 @@ impl Laboratory {
             "problem": shape::to_json(&trial.problem), "fastest": trial.best().algorithm, "picked": trial.picked,
             "picked_over_fastest": trial.regret(), "samples": trial.samples, "algorithms": algorithms, "refused": refused,
         })
-    }
-}
-
-/// Numbers rounded to those of an element: as `f32`, and as they are kept.
-fn rounded(numbers: Tensor, element: ElementType) -> Result<(Tensor, Tensor)> {
-    match element {
-        ElementType::F32 => Ok((numbers.clone(), numbers)),
-        ElementType::Bf16 | ElementType::F16 => {
-            let dtype = if element == ElementType::F16 { DType::F16 } else { DType::BF16 };
-            let kept = Tensor::from_f64s(dtype, numbers.shape(), &numbers.to_f64s())?;
-            Ok((Tensor::new(numbers.shape(), &kept.to_f32s())?, kept))
-        }
-        ElementType::U8 => {
-            Err(Error::unsupported("a convolution on levels is timed in its network: planish bench"))
-        }
     }
 }

@@ -6,13 +6,13 @@
 
 mod laboratory;
 mod page;
+mod precision;
 mod rounds;
 pub mod shape;
 mod sweep;
 
-use super::model;
 use clap::Args;
-use laboratory::{Effort, Laboratory, Trial};
+use laboratory::{Effort, Laboratory, Outcome, Trial};
 use planish::report::machine;
 use planish::report::table::{Align, Table, bytes, milliseconds};
 use planish_cpu::conv::ConvProblem;
@@ -20,6 +20,7 @@ use planish_cpu::element::ElementType;
 use planish_cpu::isa::Isa;
 use planish_engine::SessionOptions;
 use planish_graph::{Error, Result};
+use precision::Precision;
 use serde_json::{Value, json};
 use shape::Shape;
 use std::io::Write;
@@ -32,14 +33,15 @@ use sweep::{Axes, Sweep};
 pub struct Arguments {
     #[command(flatten)]
     shape: Shape,
-    /// What tensors are kept as: f32, bf16 or f16
-    #[arg(long, default_value_t = ElementType::F32, value_parser = model::precision, value_name = "TYPE")]
-    precision: ElementType,
+    /// What it is computed on: f32, bf16, f16, u8, or few bits: binary, ternary, w1a2, w2a2 and the like (bits of weights and
+    /// of activations), which are timed beside u8 and f32
+    #[arg(long, default_value_t = Precision::F32, value_parser = Precision::parse, value_name = "TYPE")]
+    precision: Precision,
     /// Threads; 0 for every core this process may use (affinity, cgroup quota, PLANISH_THREADS, OMP_NUM_THREADS)
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
     /// Cap on the bytes of tensors, packed weights and workspace; K, M, G are understood
-    #[arg(long, default_value = "16G", value_parser = model::bytes, value_name = "BYTES")]
+    #[arg(long, default_value = "16G", value_parser = super::model::bytes, value_name = "BYTES")]
     max_memory: usize,
     /// Seconds to measure, after warming up
     #[arg(long, default_value_t = 1.0, value_name = "S", conflicts_with = "sweep")]
@@ -81,7 +83,9 @@ fn one(arguments: &Arguments, isa: Isa, threads: usize) -> Result<ExitCode> {
     if !(arguments.duration > 0.0 && arguments.duration <= 3600.0) {
         return Err(Error::invalid("--duration takes seconds above 0, up to 3600"));
     }
-    let problem = ConvProblem { element: arguments.precision, ..arguments.shape.problem()? };
+    let plain = arguments.shape.problem()?;
+    let problem = arguments.precision.of(plain.clone());
+    problem.validate().map_err(Error::invalid)?;
     let laboratory = Laboratory::new(isa, arguments.precision, threads, arguments.max_memory);
     let effort = Effort {
         seconds: arguments.duration,
@@ -91,14 +95,62 @@ fn one(arguments: &Arguments, isa: Isa, threads: usize) -> Result<ExitCode> {
         reference_macs: REFERENCE_MACS,
     };
     let trial = laboratory.measure(&problem, effort)?;
+    let beside = match arguments.precision.bits {
+        Some(_) => vec![
+            Beside::bytes(&trial),
+            Some(Beside::numbers(
+                &Laboratory::new(isa, Precision::F32, threads, arguments.max_memory),
+                &plain,
+                effort,
+            )?),
+        ],
+        None => Vec::new(),
+    };
+    let beside: Vec<Beside> = beside.into_iter().flatten().collect();
     if arguments.json {
         let mut report = configuration(&laboratory);
         merge(&mut report, laboratory.to_json(&trial));
+        let others = beside
+            .iter()
+            .map(|b| json!({"precision": b.precision.name(), "algorithm": b.algorithm, "min_ms": b.min_ms}));
+        report["beside"] = others.collect();
         super::print_json(&report)?;
     } else {
         print(&laboratory, &trial);
+        for Beside { precision, algorithm, min_ms } in &beside {
+            let times = min_ms / trial.best().times.min.max(1e-9);
+            let time = milliseconds(*min_ms);
+            println!(
+                "the fastest on {precision}, {algorithm}: {time}, {times:.2} times as long as {}",
+                trial.best().algorithm
+            );
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The fastest algorithm on other numbers, which few bits are measured by.
+struct Beside {
+    precision: ElementType,
+    algorithm: &'static str,
+    min_ms: f64,
+}
+
+impl Beside {
+    /// On bytes: of the same trial, because every algorithm on bytes takes few bits as well.
+    fn bytes(trial: &Trial) -> Option<Beside> {
+        let bits = planish_cpu::conv::BIT_ALGORITHM;
+        let fastest = trial.outcomes.iter().find(|outcome| outcome.algorithm != bits)?;
+        Some(Beside::of(ElementType::U8, fastest))
+    }
+
+    fn numbers(laboratory: &Laboratory, problem: &ConvProblem, effort: Effort) -> Result<Beside> {
+        Ok(Beside::of(ElementType::F32, laboratory.measure(problem, effort)?.best()))
+    }
+
+    fn of(precision: ElementType, outcome: &Outcome) -> Beside {
+        Beside { precision, algorithm: outcome.algorithm, min_ms: outcome.times.min }
+    }
 }
 
 fn many(arguments: &Arguments, path: &Path, isa: Isa, threads: usize) -> Result<ExitCode> {
@@ -151,7 +203,7 @@ fn many(arguments: &Arguments, path: &Path, isa: Isa, threads: usize) -> Result<
 fn configuration(laboratory: &Laboratory) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"), "cpu": machine::processor(), "isa": laboratory.isa.name(),
-        "threads": laboratory.threads(), "precision": laboratory.element.name(),
+        "threads": laboratory.threads(), "precision": laboratory.precision.to_string(),
         "layout": "channels-last",
         "peak_gflops": laboratory.peak_gflops,
     })
@@ -220,7 +272,7 @@ fn print(laboratory: &Laboratory, trial: &Trial) {
         machine::processor(),
         laboratory.threads(),
         laboratory.isa,
-        laboratory.element,
+        laboratory.precision,
         laboratory.peak_gflops
     );
 }

@@ -30,7 +30,7 @@ pub fn render(laboratory: &Laboratory, sweep: &Sweep) -> String {
         machine::processor(),
         laboratory.threads(),
         laboratory.isa,
-        laboratory.element,
+        laboratory.precision,
         laboratory.peak_gflops
     );
     let names: Vec<&'static str> = algorithms().iter().map(|a| a.name()).collect();

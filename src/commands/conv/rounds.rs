@@ -2,10 +2,11 @@
 //! them and not the one that happened to run.
 
 use super::laboratory::Effort;
+use super::precision::OUTPUT_ZERO;
 use planish_cpu::conv::reference::Reference;
 use planish_cpu::conv::{ConvCall, ConvElement, ConvProblem, PreparedConv};
 use planish_cpu::element::Element;
-use planish_cpu::epilogue::Epilogue;
+use planish_cpu::epilogue::{Epilogue, Levels};
 use planish_cpu::for_element;
 use planish_cpu::threads::ThreadPool;
 use planish_cpu::view::{Rows, RowsMut};
@@ -120,7 +121,9 @@ impl<'a> Rounds<'a> {
         let output = RowsMut::dense(output, problem.out_rows(), problem.out_channels).map_err(wrong)?;
         let workspace = self.workspace.as_mut_slice()?;
         let prepared = &self.candidates[candidate].prepared;
-        let call = ConvCall { input, epilogue: Epilogue::default(), output, workspace };
+        let levels = Levels { zero: OUTPUT_ZERO, ..Levels::default() };
+        let epilogue = Epilogue { levels, ..Epilogue::default() };
+        let call = ConvCall { input, epilogue, output, workspace };
         let start = Instant::now();
         prepared.run(problem, self.pool, call).map_err(Error::invalid)?;
         Ok(start.elapsed().as_secs_f64() * 1e3)

@@ -101,7 +101,7 @@ impl Sweep {
     pub fn run(laboratory: &Laboratory, axes: Axes, budget: f64) -> Result<Sweep> {
         let begun = Instant::now();
         let mut layers = axes.layers();
-        layers.iter_mut().for_each(|layer| layer.element = laboratory.element);
+        layers.iter_mut().for_each(|layer| *layer = laboratory.precision.of(layer.clone()));
         let effort = Effort {
             // Half of the budget for what is over in no time, the other half for what takes longer than this.
             seconds: (0.5 * budget / layers.len() as f64).min(0.3),

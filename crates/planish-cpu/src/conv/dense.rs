@@ -158,7 +158,8 @@ impl IntegerSums {
         });
         let bias = bias.collect();
         let offsets = offsets.iter().any(|&offset| offset != 0).then_some(offsets);
-        IntegerSums { bias, scales: SumScales { scales: levels.scales.to_vec(), offsets } }
+        let (scales, shift) = (levels.scales.to_vec(), levels.shift.map(<[f32]>::to_vec));
+        IntegerSums { bias, scales: SumScales { scales, shift, offsets } }
     }
 }
 

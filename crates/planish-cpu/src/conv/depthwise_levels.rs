@@ -66,10 +66,11 @@ const fn shifts(stride: usize) -> usize {
 impl LevelQuads {
     /// Those of checked weights, where there are kernels for the problem.
     pub(super) fn of(problem: &ConvProblem, isa: Isa, weights: &Weights<'_>) -> Option<Self> {
-        let SumLevels { input_zero, bias, scales } = weights.levels?;
+        let SumLevels { input_zero, bias, scales, shift } = weights.levels?;
         let (kernel, stride, channels) = (problem.kernel, problem.stride[2], problem.out_channels);
         let fits = |w: &f32| (-128.0..=127.0).contains(w);
         if problem.element != ElementType::U8
+            || shift.is_some()
             || !matches!((kernel[2], stride), (3 | 5, 1 | 2))
             || problem.dilation[2] != 1
             || !channels.is_multiple_of(4)

@@ -37,12 +37,13 @@ pub(super) struct ExactSums {
     /// The bits of integers to add to sums too long for that.
     far_bias: Option<AlignedNumbers>,
     scales: AlignedNumbers,
+    shift: Option<AlignedNumbers>,
 }
 
 impl ExactSums {
     /// Those of checked weights of a problem on levels, `None` for others.
     pub(super) fn of(problem: &ConvProblem, lanes: usize, weights: &Weights<'_>) -> Option<Self> {
-        let SumLevels { input_zero, bias, scales } = weights.levels?;
+        let SumLevels { input_zero, bias, scales, shift } = weights.levels?;
         let padded = |numbers: &mut dyn Iterator<Item = f32>| {
             let mut aligned = AlignedNumbers::zeros(problem.out_channels.next_multiple_of(lanes));
             aligned.as_mut_slice().iter_mut().zip(numbers).for_each(|(slot, number)| *slot = number);
@@ -60,6 +61,7 @@ impl ExactSums {
             bias: padded(&mut (0..sums.len()).map(near)),
             far_bias: far.then(|| padded(&mut bias.iter().map(|&bias| f32::from_bits(bias as u32)))),
             scales: padded(&mut scales.iter().copied()),
+            shift: shift.map(|shift| padded(&mut shift.iter().copied())),
         })
     }
 
@@ -87,6 +89,7 @@ impl ExactSums {
             Some(bias) => s.i32_to_f32(s.add_i32(s.f32_to_i32(sum), load(bias))),
             None => sum,
         };
-        s.mul(sum, load(&self.scales))
+        let number = s.mul(sum, load(&self.scales));
+        self.shift.as_ref().map_or(number, |shift| s.add(number, load(shift)))
     }
 }

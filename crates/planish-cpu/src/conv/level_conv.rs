@@ -124,7 +124,7 @@ impl LevelConv {
         values: &[f32],
     ) -> Result<LevelConv, String> {
         let ones = vec![1.0; problem.out_channels];
-        let levels = SumLevels { input_zero: 0, bias: None, scales: &ones };
+        let levels = SumLevels { input_zero: 0, bias: None, scales: &ones, shift: None };
         let weights = Weights { values, bias: None, levels: Some(levels) };
         weights.check(problem)?;
         let route = Route::find(problem, isa, rates, threads)?;
@@ -222,7 +222,7 @@ impl LevelConv {
         let weights = DenseWeights {
             groups: Arc::clone(&weights.groups),
             bias: Some(starts.collect()),
-            scales: Some(SumScales { scales: scales.to_vec(), offsets }),
+            scales: Some(SumScales { scales: scales.to_vec(), shift: None, offsets }),
             zeros: vec![zero; weights.zeros.len()],
         };
         let residual = bias.map(|row| Rows::repeated(row, output.rows()));

@@ -36,6 +36,7 @@ struct Setting {
     /// The weights' own zero point, as far from theirs as levels of a byte can be.
     weight_zero: i32,
     bias: bool,
+    shift: bool,
     residual: bool,
     inner: bool,
     activation: Activation,
@@ -55,7 +56,7 @@ fn setting() -> impl Strategy<Value = Setting> {
     ];
     let gaps = (0usize..3, 0usize..3);
     let zeros = (any::<u8>(), prop_oneof![2 => Just(0), 1 => -128i32..128], any::<u8>());
-    let parts = (any::<bool>(), any::<bool>(), any::<bool>());
+    let parts = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     (any::<u64>(), gaps, zeros, parts, activation).prop_map(|(seed, gaps, zeros, parts, activation)| {
         Setting {
             seed,
@@ -67,6 +68,7 @@ fn setting() -> impl Strategy<Value = Setting> {
             bias: parts.0,
             residual: parts.1,
             inner: parts.2,
+            shift: parts.3,
             activation,
         }
     })
@@ -131,6 +133,7 @@ fn depthwise() -> impl Strategy<Value = ConvProblem> {
             pads_begin: axes.map(|a| a.4),
             pads_end: axes.map(|a| a.5),
             element: ElementType::U8,
+            bits: None,
         };
         problem.validate().is_ok().then_some(problem)
     })
@@ -173,7 +176,11 @@ fn check(problem: ConvProblem, setting: Setting) -> Result<(), TestCaseError> {
     let exact = sums(&problem, &input, input_zero, &weights, bias.as_deref());
     let spread: Vec<u8> =
         input.chunks(channels).flat_map(|row| row.iter().copied().chain(vec![77; input_gap])).collect();
-    let sum_levels = SumLevels { input_zero, bias: bias.as_deref(), scales: &scales };
+    let shift = setting
+        .shift
+        .then(|| integers(outs, seed ^ 5, -400, 400).iter().map(|&s| s as f32 * 0.13).collect::<Vec<_>>());
+    let sum_levels =
+        SumLevels { input_zero, bias: bias.as_deref(), scales: &scales, shift: shift.as_deref() };
     let given = Weights { values: &weights, bias: None, levels: Some(sum_levels) };
     for isa in isas() {
         for algorithm in algorithms() {
@@ -204,7 +211,8 @@ fn check(problem: ConvProblem, setting: Setting) -> Result<(), TestCaseError> {
                         continue;
                     }
                     let at = row * outs + channel;
-                    let sum = exact[at] as f32 * scales[channel];
+                    let scaled = exact[at] as f32 * scales[channel];
+                    let sum = shift.as_ref().map_or(scaled, |shift| scaled + shift[channel]);
                     let (want, off) = level(sum, residual.as_ref().map(|r| r[at]), &setting, &levels);
                     let far = (f32::from(got) - want).abs();
                     prop_assert!(
@@ -228,11 +236,12 @@ fn levels_need_to_be_said() {
             .prepare(&problem, Isa::current(), Weights { values, bias: None, levels })
             .map(|_| ())
     };
-    let good = SumLevels { input_zero: 3, bias: None, scales: &[0.5; 4] };
+    let good = SumLevels { input_zero: 3, bias: None, scales: &[0.5; 4], shift: None };
     assert_eq!(prepare(&weights, Some(good)), Ok(()));
     assert!(prepare(&weights, None).is_err());
     assert!(prepare(&weights, Some(SumLevels { scales: &[0.5; 3], ..good })).is_err());
     assert!(prepare(&weights, Some(SumLevels { bias: Some(&[1]), ..good })).is_err());
+    assert!(prepare(&weights, Some(SumLevels { shift: Some(&[1.0]), ..good })).is_err());
     for bad in [0.5, 256.0, f32::NAN] {
         let mut weights = weights.clone();
         weights[7] = bad;

@@ -9,6 +9,7 @@
 //! Activations are channels-last, N×D×H×W×C; two-dimensional problems have a depth of one. Weights come as in
 //! ONNX: O×(I/groups)×D×H×W.
 
+mod bits;
 mod call;
 mod chain;
 mod dense;
@@ -36,6 +37,7 @@ mod level_tests;
 #[cfg(test)]
 mod tests;
 
+pub use bits::{BIT_ALGORITHM, BitConv, FewBits, InputBits, MOST_BITS, WeightBits};
 pub use call::{AnyCall, ConvCall, ConvElement};
 pub use chain::{Chain, ChainStage};
 pub use level_conv::{LevelCall, LevelConv};
@@ -66,13 +68,15 @@ pub struct WeightsKey {
     pub kernel: [usize; 3],
     /// What the activations are kept as.
     pub element: ElementType,
+    /// How few bits they are packed as, where they are.
+    pub bits: Option<FewBits>,
 }
 
 impl WeightsKey {
     fn new(algorithm: &'static str, problem: &ConvProblem, isa: Isa) -> Self {
         let ConvProblem { in_channels, out_channels, groups, kernel, element, .. } = *problem;
         let isa = isa.serving(element);
-        Self { algorithm, isa, in_channels, out_channels, groups, kernel, element }
+        Self { algorithm, isa, in_channels, out_channels, groups, kernel, element, bits: None }
     }
 }
 
@@ -194,6 +198,7 @@ pub fn algorithms() -> &'static [&'static dyn ConvAlgorithm] {
         &im2col::Im2col,
         &depthwise::Depthwise,
         &grouped::Grouped,
+        &bits::Bits,
         &strassen::Strassen,
         &winograd::TWO,
         &winograd::FOUR,

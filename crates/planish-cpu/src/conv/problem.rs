@@ -1,6 +1,6 @@
 //! What a convolution computes, apart from its numbers.
 
-use super::ConvAlgorithm;
+use super::{ConvAlgorithm, FewBits};
 use crate::element::ElementType;
 use crate::epilogue::Epilogue;
 use crate::view::{Rows, RowsMut};
@@ -34,6 +34,8 @@ pub struct ConvProblem {
     pub pads_end: [usize; 3],
     /// What input, residual and output are kept as.
     pub element: ElementType,
+    /// How few bits the levels of input and weights have, where that is known.
+    pub bits: Option<FewBits>,
 }
 
 impl ConvProblem {
@@ -57,6 +59,7 @@ impl ConvProblem {
             pads_begin: [0; 3],
             pads_end: [0; 3],
             element: ElementType::F32,
+            bits: None,
         }
     }
 
@@ -201,7 +204,21 @@ impl ConvProblem {
         epilogue: &Epilogue<'_, T>,
         output: &RowsMut<'_, T>,
     ) -> Result<(), String> {
-        check_shape("input", input.rows(), input.channels(), self.in_rows(), self.in_channels)?;
+        self.check_input(input)?;
+        self.check_output(epilogue, output)
+    }
+
+    /// Refuses inputs of other shapes.
+    pub(super) fn check_input<T>(&self, input: &Rows<'_, T>) -> Result<(), String> {
+        check_shape("input", input.rows(), input.channels(), self.in_rows(), self.in_channels)
+    }
+
+    /// Refuses outputs, and what follows the sums, of other shapes.
+    pub(super) fn check_output<T>(
+        &self,
+        epilogue: &Epilogue<'_, T>,
+        output: &RowsMut<'_, T>,
+    ) -> Result<(), String> {
         let (rows, channels) = (self.out_rows(), self.out_channels);
         check_shape("output", output.rows(), output.channels(), rows, channels)?;
         epilogue.check(rows, channels)

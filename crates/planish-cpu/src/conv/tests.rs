@@ -60,6 +60,7 @@ pub(super) fn problem() -> impl Strategy<Value = ConvProblem> {
                 pads_begin: axes.map(|a| a.4),
                 pads_end: axes.map(|a| a.5),
                 element,
+                bits: None,
             };
             if pointwise {
                 (problem.kernel, problem.stride) = ([1; 3], [1; 3]);

@@ -15,7 +15,7 @@ pub struct Weights<'a> {
     pub levels: Option<SumLevels<'a>>,
 }
 
-/// What the sums of products of levels stand for: `(sum of (x - input_zero) w + bias) scale`.
+/// What the sums of products of levels stand for: `(sum of (x - input_zero) w + bias) scale + shift`.
 #[derive(Clone, Copy, Debug)]
 pub struct SumLevels<'a> {
     /// The level of the input that stands for zero, which padding is made of.
@@ -24,6 +24,8 @@ pub struct SumLevels<'a> {
     pub bias: Option<&'a [i32]>,
     /// What one unit of the sum is, for each output channel.
     pub scales: &'a [f32],
+    /// Added to what was scaled, for each output channel: where the unit of the sum is too coarse for a bias.
+    pub shift: Option<&'a [f32]>,
 }
 
 impl<'a> Weights<'a> {
@@ -55,7 +57,8 @@ impl<'a> Weights<'a> {
                     }
                 }
                 check_channels("scales", Some(levels.scales), problem.out_channels)?;
-                check_channels("biases", levels.bias, problem.out_channels)
+                check_channels("biases", levels.bias, problem.out_channels)?;
+                check_channels("shifts", levels.shift, problem.out_channels)
             }
             (ElementType::U8, None) => Err("a convolution on levels needs to know what they are".to_owned()),
             (_, Some(_)) => Err(format!("levels for a convolution on {}", problem.element)),

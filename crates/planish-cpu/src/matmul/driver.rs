@@ -123,10 +123,12 @@ fn worth(rows: usize, depth: usize, columns: usize) -> usize {
     (arithmetic.max(fetch) / LEAST_CYCLES).max(1)
 }
 
-/// What the integer sums of each column of an output stand for: `(sum + row sum · offset) · scale`.
+/// What the integer sums of each column of an output stand for: `(sum + row sum · offset) · scale + shift`.
 pub(crate) struct SumScales {
     /// One unit of the sum.
     pub scales: Vec<f32>,
+    /// Added to what was scaled, where there is anything.
+    pub shift: Option<Vec<f32>>,
     /// What all weights of a column were lessened by to fit a byte, where any were.
     pub offsets: Option<Vec<i32>>,
 }
@@ -171,11 +173,13 @@ impl<T: Factor, O: Element> Product<'_, T, O> {
         {
             return Err(format!("{} biases for {} columns", bias.len(), out.channels()));
         }
-        let scales =
-            self.scales.map(|s| (s.scales.len(), s.offsets.as_ref().map_or(s.scales.len(), Vec::len)));
-        if scales != T::INTEGER.then_some((out.channels(), out.channels())) {
+        let scales = self.scales.map(|s| {
+            let all = s.scales.len();
+            [all, s.shift.as_ref().map_or(all, Vec::len), s.offsets.as_ref().map_or(all, Vec::len)]
+        });
+        if scales != T::INTEGER.then_some([out.channels(); 3]) {
             return Err(format!(
-                "{scales:?} scales and offsets for {} columns of {}",
+                "{scales:?} scales, shifts and offsets for {} columns of {}",
                 out.channels(),
                 T::TYPE
             ));
@@ -365,8 +369,9 @@ impl<T: Factor, E: Element<Factor = T>, O: Element, R: RowSource<E>> SimdOp for 
         }
         let scaling = |first: usize, column: usize| match scales {
             None => Scaling::NONE,
-            Some(SumScales { scales, offsets }) => Scaling {
+            Some(SumScales { scales, shift, offsets }) => Scaling {
                 scales: scales[column..].as_ptr(),
+                shift: shift.as_ref().map_or(std::ptr::null(), |shift| shift[column..].as_ptr()),
                 offsets: offsets.as_ref().map_or(std::ptr::null(), |offsets| offsets[column..].as_ptr()),
                 row_sums: row_sums[first..].as_ptr(),
             },

@@ -36,11 +36,13 @@ pub(super) struct Tile<T, O> {
     pub destination: Destination<O>,
 }
 
-/// How integer sums become numbers: `(sum + row sum · offset) · scale`.
+/// How integer sums become numbers: `(sum + row sum · offset) · scale + shift`.
 #[derive(Clone, Copy)]
 pub(super) struct Scaling {
     /// What one unit of the sum is, for each column that exists.
     pub scales: *const f32,
+    /// Added to what was scaled, for each column that exists; null where there is nothing to add.
+    pub shift: *const f32,
     /// For each column that exists, an integer that all of its weights were lessened by to fit a byte; null where none
     /// were.
     pub offsets: *const i32,
@@ -50,8 +52,12 @@ pub(super) struct Scaling {
 
 impl Scaling {
     /// That of products of floating-point numbers, whose sums are numbers.
-    pub(super) const NONE: Scaling =
-        Scaling { scales: std::ptr::null(), offsets: std::ptr::null(), row_sums: std::ptr::null() };
+    pub(super) const NONE: Scaling = Scaling {
+        scales: std::ptr::null(),
+        shift: std::ptr::null(),
+        offsets: std::ptr::null(),
+        row_sums: std::ptr::null(),
+    };
 
     /// Makes numbers of sums of `T`.
     ///
@@ -87,6 +93,12 @@ impl Scaling {
                 each_row!(i of ROWS {
                     sums[i][j] = s.mul(s.i32_to_f32(sums[i][j]), scale);
                 });
+                if !self.shift.is_null() {
+                    let shift = s.load_partial(self.shift.add(j * S::LANES), left);
+                    each_row!(i of ROWS {
+                        sums[i][j] = s.add(sums[i][j], shift);
+                    });
+                }
             }
         }
     }

@@ -97,7 +97,7 @@ impl Request<'_> {
     /// The weights as kernels take them.
     pub(crate) fn numbers(&self) -> Result<Weights<'_>> {
         if let Some(IntegerSums { values, input_zero, bias, scales }) = &self.sums {
-            let levels = SumLevels { input_zero: *input_zero, bias: Some(bias), scales };
+            let levels = SumLevels { input_zero: *input_zero, bias: Some(bias), scales, shift: None };
             return Ok(Weights { values, bias: None, levels: Some(levels) });
         }
         let bias = self.bias.map(|b| b.as_slice::<f32>()).transpose()?;

@@ -70,6 +70,7 @@ fn of_window(batch: usize, channels: [usize; 3], in_size: [usize; 3], window: &W
         pads_begin: three(&window.pads_begin),
         pads_end: three(&window.pads_end),
         element: ElementType::F32,
+        bits: None,
     }
 }
 
