@@ -89,7 +89,7 @@ impl fmt::Display for ElementType {
 ///
 /// # Safety
 /// Every pattern of `size_of::<Self>()` bytes is a value, the alignment is at most that of `f32`, and `TYPE` is a
-/// different one for each type, with its size.
+/// different one for each type, with its size; `Factor` is the element of `TYPE.factor()`.
 pub unsafe trait Element: Copy + Default + PartialEq + fmt::Debug + Send + Sync + 'static {
     /// Which one this is.
     const TYPE: ElementType;
