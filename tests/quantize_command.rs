@@ -18,6 +18,7 @@ const KEYS: [&str; 20] = [
     "absorbed_channels",
     "rounding_gains",
     "bias_corrected",
+    "bit_operations",
     "sqnr_db",
     "changed",
     "constant_bytes_before",
