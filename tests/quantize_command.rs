@@ -5,7 +5,7 @@ mod common;
 use common::{Folder, PICTURES, assert_keys, number, pictures, texts};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/resnet20-cifar10.onnx");
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "model",
     "output",
     "pictures",

@@ -315,14 +315,15 @@ impl Arguments {
                 bits: self.weight_bits,
             },
             weight_budget: self.weight_budget,
-            activations: match self.activations {
-                Activations::U8 => Levels::U8,
-                Activations::I8 => Levels::I8,
+            activations: match (self.activations, self.activation_bits) {
+                (Activations::U8, Widths::Four) => Levels::U8.of_bits(4),
+                (Activations::I8, Widths::Four) => Levels::I8.of_bits(4),
+                (Activations::U8, _) => Levels::U8,
+                (Activations::I8, _) => Levels::I8,
             },
             activation_bits: match (self.activation_bits, self.bit_operations) {
-                (Widths::Four, _) => ActivationBits::All(4),
                 (Widths::Auto, Some(budget)) => ActivationBits::Within(budget),
-                _ => ActivationBits::All(8),
+                _ => ActivationBits::Given,
             },
             equalise: self.equalize,
             correct_bias: !self.no_bias_correction,

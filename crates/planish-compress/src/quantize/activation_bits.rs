@@ -23,8 +23,8 @@ pub const WIDTHS: [u32; 2] = [8, 4];
 /// The bits of activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ActivationBits {
-    /// As many for all: 8 or 4.
-    All(u32),
+    /// Those of [`Options::activations`](super::Options::activations), for all.
+    Given,
     /// 8 or 4 for each scale, within so many operations on bits for a picture.
     Within(usize),
 }

@@ -94,7 +94,7 @@ impl Default for Options {
             weights: WeightScheme::default(),
             weight_budget: None,
             activations: Levels::U8,
-            activation_bits: ActivationBits::All(8),
+            activation_bits: ActivationBits::Given,
             equalise: false,
             correct_bias: true,
             rounding: None,
@@ -175,13 +175,7 @@ pub fn quantize(
     }
     let calibration = Calibration::of(&network, pictures, watch)?;
     let schemes = vec![options.weights; network.layers.len()];
-    let levels = match options.activation_bits {
-        ActivationBits::All(bits) if activation_bits::WIDTHS.contains(&bits) => {
-            options.activations.of_bits(bits)
-        }
-        ActivationBits::All(bits) => invalid!("activations of {bits} bits, where 8 or 4 are expected"),
-        ActivationBits::Within(_) => options.activations,
-    };
+    let levels = options.activations;
     let make = |observer: &dyn Observer| {
         let grids = calibration.grids(observer, levels);
         let mut scheme = Scheme::new(&network, grids, &schemes);

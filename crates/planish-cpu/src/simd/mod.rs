@@ -139,8 +139,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `min(n, LANES)` numbers must be readable at `p`; nothing behind them is touched.
     unsafe fn load_f16_partial(self, p: *const f16, n: usize) -> Self::F32;
 
-    /// Rounds to `f16` and writes, as `f16::from_f32` does: to nearest, ties to even, from 65520 on to infinity, NaN to
-    /// a quiet NaN. Numbers below the smallest normal one are kept whatever the processor does to those of `f32`.
+    /// Rounds to `f16` and writes, as [`half::f16::from_f32`] does: to nearest, ties to even, from 65520 on to infinity,
+    /// NaN to a quiet NaN. Numbers below the smallest normal one are kept whatever the processor does to those of `f32`.
     ///
     /// # Safety
     /// `LANES` numbers must be writable at `p`.

@@ -1,6 +1,6 @@
 //! Where values are read: the layout and the element a kernel wants are made on demand, once a value and form.
 
-use super::{BufferView, Layout, Lowering, Operand, StepInfo, no_levels, rows_of};
+use super::{BufferView, Layout, Lowering, Operand, StepInfo, is_kept, no_levels, rows_of};
 use planish_cpu::element::{ElementType, f16};
 use planish_cpu::elementwise::convert;
 use planish_cpu::{for_element, for_float};
@@ -39,7 +39,8 @@ impl Lowering<'_> {
 
     /// Where a value is in `layout`, as the graph has it; converts it there first where needed.
     pub(crate) fn operand(&mut self, v: ValueId, layout: Layout) -> Result<Operand> {
-        let element = self.fact(v).map_or(ElementType::F32, |fact| element_of(fact.dtype));
+        let kept = self.fact(v).filter(|fact| is_kept(fact));
+        let element = kept.map_or(ElementType::F32, |fact| element_of(fact.dtype));
         self.operand_as(v, layout, element)
     }
 
