@@ -91,6 +91,27 @@ fn tensors_can_be_kept_short() {
 }
 
 #[test]
+fn few_bits_are_exact_and_timed_beside_bytes_and_numbers() {
+    let folder = Folder::new("conv-bits");
+    for precision in ["u8", "binary", "ternary", "w2a2"] {
+        let arguments = ["conv", "--c", "24", "--hw", "6", "--k", "10", "--precision", precision];
+        let more = ["--duration", "0.01", "--threads", "1", "--json"];
+        let few: &[&str] = if precision == "u8" { &[] } else { &["beside"] };
+        let report =
+            folder.json(&[&arguments[..], &more].concat(), &[&CONFIGURATION[..], &TRIAL, few].concat());
+        assert_eq!(report["precision"], precision);
+        check_trial(&report);
+        for algorithm in report["algorithms"].as_array().unwrap() {
+            assert_eq!(number(&algorithm["largest_error"]), 0.0, "{algorithm}");
+        }
+        if precision != "u8" {
+            assert!(names(&report["algorithms"], "name").contains("bits"));
+            assert_eq!(names(&report["beside"], "precision"), BTreeSet::from(["f32", "u8"]));
+        }
+    }
+}
+
+#[test]
 fn people_are_told_why_an_algorithm_is_not_there() {
     let folder = Folder::new("conv-text");
     let output = folder.run(&["conv", "--c", "4", "--hw", "8", "--duration", "0.01"]);

@@ -113,7 +113,9 @@ fn one(arguments: &Arguments, isa: Isa, threads: usize) -> Result<ExitCode> {
         let others = beside
             .iter()
             .map(|b| json!({"precision": b.precision.name(), "algorithm": b.algorithm, "min_ms": b.min_ms}));
-        report["beside"] = others.collect();
+        if !beside.is_empty() {
+            report["beside"] = others.collect();
+        }
         super::print_json(&report)?;
     } else {
         print(&laboratory, &trial);

@@ -173,10 +173,10 @@ mod tests {
 
     #[test]
     fn names_are_read_as_they_are_written() {
-        for name in ["f32", "bf16", "u8", "binary", "ternary", "w1a1", "w1a2", "w2a2", "w5a4"] {
+        for name in ["f32", "bf16", "f16", "u8", "binary", "ternary", "w1a1", "w1a2", "w2a2", "w5a4"] {
             assert_eq!(Precision::parse(name).unwrap().to_string(), name);
         }
-        for name in ["", "f16", "w0a1", "w6a1", "w1a5", "w1", "a1", "w1a0", "w1a-1"] {
+        for name in ["", "f8", "w0a1", "w6a1", "w1a5", "w1", "a1", "w1a0", "w1a-1"] {
             assert!(Precision::parse(name).unwrap_err().contains("binary"), "{name}");
         }
     }
