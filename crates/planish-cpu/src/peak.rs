@@ -102,15 +102,14 @@ const fn tile_operations(per_word: usize) -> usize {
 pub fn peak_flops<T: Factor>(isa: Isa, pool: &ThreadPool) -> f64 {
     let threads = pool.threads();
     let tiles = T::TILES.filter(|_| isa == Isa::Amx && isa.is_available());
-    let serving = isa.serving(T::TYPE);
-    let vectors = STEPS * sums(serving) * serving.lanes() * T::PER_WORD;
+    let vectors = STEPS * sums(isa) * isa.lanes() * T::PER_WORD;
     let task = if tiles.is_some() { tile_operations(T::PER_WORD) } else { vectors };
     let operations = (threads * task * 2) as f64;
     let work = || match tiles {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: just asked for.
         Some(product) => unsafe { multiply_tiles(product) },
-        _ => T::dispatch_products(serving, MultiplyAdds::<T>(PhantomData)),
+        _ => T::dispatch(isa, MultiplyAdds::<T>(PhantomData)),
     };
     let _active = pool.activate();
     let mut least = f64::INFINITY;
