@@ -8,8 +8,7 @@ use planish::report::stats::Summary;
 use planish::report::table::bytes;
 use planish_cpu::conv::reference::convolve_at;
 use planish_cpu::conv::{ConvAlgorithm, ConvProblem, algorithms};
-use planish_cpu::element::Element;
-use planish_cpu::for_element;
+use planish_cpu::element::{ElementType, bf16};
 use planish_cpu::isa::Isa;
 use planish_cpu::peak::peak_flops;
 use planish_cpu::rates::Rates;
@@ -116,13 +115,15 @@ impl Laboratory {
         // On a busy machine the threads of a pool may be queued on one processor and never run at once; others are luckier.
         let peak = |threads: usize| {
             let pools = (0..PEAK_POOLS).map(|_| ThreadPool::new(threads));
-            pools
-                .map(|pool| {
-                    for_element!(precision.element, T => peak_flops::<<T as Element>::Factor>(isa, &pool))
-                })
-                .fold(0.0, f64::max)
+            let flops = |pool: ThreadPool| match precision.element {
+                ElementType::Bf16 => peak_flops::<bf16>(isa, &pool),
+                ElementType::F32 | ElementType::F16 | ElementType::U8 => peak_flops::<f32>(isa, &pool),
+            };
+            pools.map(flops).fold(0.0, f64::max)
         };
-        let peak_gflops = peak(pool.threads()) * 1e-9;
+        // Products of bytes take four multiply-adds in the time of one of `f32`, which is what is measured for them.
+        let times = if precision.element == ElementType::U8 { 4.0 } else { 1.0 };
+        let peak_gflops = times * peak(pool.threads()) * 1e-9;
         let fitted = Wisdom::default_path().and_then(|path| rates::load(&rates::path_beside(&path), isa));
         let rates = fitted.unwrap_or_else(|| Rates::defaults(isa));
         Laboratory { isa, precision, pool, peak_gflops, rates, max_memory }
