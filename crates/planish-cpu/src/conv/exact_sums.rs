@@ -90,6 +90,10 @@ impl ExactSums {
             None => sum,
         };
         let number = s.mul(sum, load(&self.scales));
-        self.shift.as_ref().map_or(number, |shift| s.add(number, load(shift)))
+        // No closure: its body would be compiled without the instructions.
+        match &self.shift {
+            Some(shift) => s.add(number, load(shift)),
+            None => number,
+        }
     }
 }
