@@ -1,9 +1,10 @@
 //! Sums of levels in `f32`, exactly.
 //!
 //! Kernels with a few products in a sum spend their time on loads rather than on multiplications, so that instructions
-//! which multiply four bytes at a time have nothing to win there. They compute on levels as on numbers: integers up to
-//! 2²⁴ and their sums are `f32` without an error, whatever the order. What the zero point adds to a sum is taken off
-//! before, and the rest of the arithmetic is that of integers.
+//! which multiply four bytes at a time win nothing there unless the bytes are interleaved first, as
+//! [`depthwise_levels`](super::depthwise_levels) does where it can. The others compute on levels as on numbers: integers
+//! up to 2²⁴ and their sums are `f32` without an error, whatever the order. What the zero point adds to a sum is taken
+//! off before, and the rest of the arithmetic is that of integers.
 
 use super::problem::ConvProblem;
 use super::weights::{SumLevels, Weights};
@@ -90,7 +91,6 @@ impl ExactSums {
             None => sum,
         };
         let number = s.mul(sum, load(&self.scales));
-        // No closure: its body would be compiled without the instructions.
         match &self.shift {
             Some(shift) => s.add(number, load(shift)),
             None => number,
