@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use super::problem::{check_shape, check_workspace};
-use super::{ConvCall, ConvProblem, PreparedConv, plain_error};
+use super::{ConvCall, ConvProblem, PreparedConv};
 use crate::epilogue::{Activation, Epilogue};
 use crate::matmul::SharedScratch;
 use crate::rates::SECOND_LEVEL;
@@ -76,7 +76,7 @@ impl Chain {
             let ChainStage { problem, prepared, .. } = stage;
             problem.check_f32("a chain")?;
             prepared.algorithm().accepts(problem, prepared.key().isa)?;
-            if prepared.algorithm().error(problem) != plain_error(problem) {
+            if !prepared.algorithm().adds_plainly() {
                 let name = prepared.algorithm().name();
                 return Err(format!("the results of {name} would depend on how lines are cut into bands"));
             }

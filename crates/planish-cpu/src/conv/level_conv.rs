@@ -17,9 +17,7 @@ use super::indirect::Indirect;
 use super::pointwise::Pointwise;
 use super::problem::{check_shape, check_workspace};
 use super::weights::check_channels;
-use super::{
-    ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, SumLevels, Weights, algorithms, plain_error,
-};
+use super::{ConvAlgorithm, ConvCall, ConvProblem, PreparedConv, SumLevels, Weights, algorithms};
 use crate::element::ElementType;
 use crate::elementwise::{Unary, unary_in_place};
 use crate::epilogue::{Activation, Epilogue};
@@ -52,9 +50,8 @@ impl Route {
             [(Route::Pointwise, &Pointwise), (Route::Indirect, &Indirect), (Route::Im2col, &Im2col)];
         let numbers = on_numbers(problem);
         let exact = problem.taps() * problem.group_in() <= MOST_EXACT;
-        let plain = algorithms().iter().filter(|a| {
-            exact && a.accepts(&numbers, isa).is_ok() && a.error(&numbers) <= plain_error(&numbers)
-        });
+        let plain =
+            algorithms().iter().filter(|a| exact && a.adds_plainly() && a.accepts(&numbers, isa).is_ok());
         // The input is written as numbers first.
         let copied = (problem.in_rows() * problem.in_channels * size_of::<f32>()) as f64;
         let copied = Work::of(&[(Rate::PaddedByte, copied)]).shared(threads as f64);
@@ -427,6 +424,21 @@ mod tests {
         let numbers = LevelConv::new(&case.problem, Isa::Portable, &rates, 1, &case.values).unwrap();
         assert!(!numbers.multiplies_bytes());
         case.check(true);
+    }
+
+    /// Filtering by Winograd errs less than plain sums do from eight channels on, but it errs.
+    #[test]
+    fn sums_are_exact_whatever_computes_them() {
+        for channels in [1, 3, 8, 16, 28] {
+            let mut problem = ConvProblem::new_2d(1, channels, 16, [13, 14], [3, 3]);
+            problem.pads_begin = [0, 1, 1];
+            let case = Case { scales: vec![1.0; 16], ..Case::new(problem, 131, false, 7) };
+            let sums = Case { units: vec![0; 16], ..Case::new(case.problem.clone(), 131, false, 7) }.sums();
+            for isa in Isa::available() {
+                let got = case.run(isa, 1, false, false, Activation::None);
+                assert!(got.iter().zip(&sums).all(|(&got, &sum)| got == sum as f32), "{channels} on {isa}");
+            }
+        }
     }
 
     #[test]

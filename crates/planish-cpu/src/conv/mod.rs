@@ -104,6 +104,12 @@ pub trait ConvAlgorithm: Sync {
     /// [`Rates::milliseconds`](crate::rates::Rates::milliseconds) of it is the estimated time.
     fn work(&self, problem: &ConvProblem, isa: Isa, threads: usize) -> Work;
 
+    /// Whether it adds up the products of inputs and weights as they are, and no transforms of them: sums of whole numbers are
+    /// then exact, and no number spreads beyond the sums it belongs to. What does not states its [`Self::error`].
+    fn adds_plainly(&self) -> bool {
+        true
+    }
+
     /// The relative error that is to be expected of the result: the L2 norm of the difference to exact
     /// arithmetic over that of the result, for inputs and weights that look random. Rounding the result, and the
     /// weights, to the problem's element is not counted: it is the same whatever the algorithm.

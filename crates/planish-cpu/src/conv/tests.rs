@@ -212,7 +212,7 @@ pub(super) fn case(problem: &ConvProblem, setting: Setting) -> (Case, Vec<f32>) 
 /// its own products: 20 times the expected error of numbers of the usual size, `√depth / 3`.
 pub(super) fn allowance(algorithm: &dyn ConvAlgorithm, problem: &ConvProblem) -> f64 {
     let error = algorithm.error(problem);
-    if error == plain_error(problem) {
+    if algorithm.adds_plainly() {
         return 0.0;
     }
     20.0 * f64::from(error) * ((problem.taps() * problem.group_in()) as f64).sqrt() / 3.0

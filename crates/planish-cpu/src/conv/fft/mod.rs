@@ -141,6 +141,10 @@ impl ConvAlgorithm for Fft {
         cost::work(&grid, &blocking, problem, isa, threads)
     }
 
+    fn adds_plainly(&self) -> bool {
+        false
+    }
+
     fn error(&self, problem: &ConvProblem) -> f32 {
         cost::error(problem)
     }

@@ -126,6 +126,10 @@ impl ConvAlgorithm for Winograd {
             .map_or_else(|_| Work::default(), |form| cost::work(form, self.factor, problem, isa, threads))
     }
 
+    fn adds_plainly(&self) -> bool {
+        false
+    }
+
     fn error(&self, problem: &ConvProblem) -> f32 {
         self.form(problem).map_or(f32::INFINITY, |form| cost::error(form, self.factor, problem))
     }

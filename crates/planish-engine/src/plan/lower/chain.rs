@@ -7,7 +7,7 @@
 use super::conv::{activation, parts, request};
 use super::follow::Followers;
 use super::{Facts, Layout, Lowering, Operand, StepInfo, Target};
-use planish_cpu::conv::{Chain, ChainStage, ConvProblem, plain_error};
+use planish_cpu::conv::{Chain, ChainStage, ConvProblem};
 use planish_cpu::element::ElementType;
 use planish_cpu::rates::SECOND_LEVEL;
 use planish_graph::{Error, Node, Result, ValueId};
@@ -58,7 +58,7 @@ fn stage(
     };
     let choice = target.chooser.choose(&request)?;
     let problem = request.problem;
-    let plain = choice.prepared.algorithm().error(&problem) == plain_error(&problem);
+    let plain = choice.prepared.algorithm().adds_plainly();
     let activation = activation(fused);
     Ok(plain.then_some(ChainStage { problem, prepared: choice.prepared, activation }))
 }
