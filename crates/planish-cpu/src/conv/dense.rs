@@ -15,7 +15,7 @@ use crate::element::{Element, ElementType, Factor};
 use crate::epilogue::Epilogue;
 use crate::for_element;
 use crate::isa::Isa;
-use crate::matmul::{BLOCK_ROWS, PackedMatrix, Product, RowSource, SumScales, panel_width, tile_rows};
+use crate::matmul::{PackedMatrix, Product, RowSource, SumScales, most_block_rows, panel_width, tile_rows};
 use crate::rates::{LAST_LEVEL, Rate, SECOND_LEVEL, Work, weights_read};
 use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
@@ -216,7 +216,7 @@ pub(super) fn product_work(problem: &ConvProblem, isa: Isa, threads: usize) -> W
         let (multiply_adds, steps) = (count(rows) * vectors * depth, tiles * panels * depth);
         Work::of(&[(Rate::MultiplyAdd, multiply_adds), (Rate::PanelStep, steps)])
     };
-    let passes = count(rows.div_ceil(BLOCK_ROWS));
+    let passes = count(rows.div_ceil(most_block_rows(isa)));
     work += weights_read(weights, passes, multiply_adds_beside(&arithmetic), isa);
     work += arithmetic;
     if factor != problem.element {

@@ -242,21 +242,33 @@ unsafe impl<T: Element> RowSource<T> for LineRows<'_, T> {
         self.line.piece
     }
 
+    fn line(&self) -> usize {
+        self.out_size[2]
+    }
+
     fn fill(&self, start: usize, table: &mut RowTable<'_, T>) {
         let ConvProblem { kernel, stride, dilation, .. } = *self.problem;
         let [depth, height, _] = self.padded;
-        let mut pixel = Pixel::of_row(start, self.out_size);
-        for i in 0..table.count() {
-            table.set_output(i, start + i);
+        let mut row = 0;
+        // The pixels of a line are a piece's step apart, under every row of the kernel.
+        while row < table.count() {
+            let pixel = Pixel::of_row(start + row, self.out_size);
+            let pixels = (self.out_size[2] - pixel.x).min(table.count() - row);
             for kz in 0..kernel[0] {
                 let z = pixel.image * depth + pixel.z * stride[0] + kz * dilation[0];
                 for ky in 0..kernel[1] {
                     let y = z * height + pixel.y * stride[1] + ky * dilation[1];
-                    let start = y * self.line.len + pixel.x * self.line.step;
-                    table.set(kz * kernel[1] + ky, i, self.image.wrapping_add(start));
+                    let first = self.image.wrapping_add(y * self.line.len + pixel.x * self.line.step);
+                    for x in 0..pixels {
+                        let address = first.wrapping_add(x * self.line.step);
+                        table.set(kz * kernel[1] + ky, row + x, address);
+                    }
                 }
             }
-            pixel.advance(self.out_size);
+            for x in 0..pixels {
+                table.set_output(row + x, start + row + x);
+            }
+            row += pixels;
         }
     }
 }

@@ -12,6 +12,7 @@ use super::amx;
 use super::pack::{PackedMatrix, panel_width};
 use super::row;
 use super::tile::{self, Scaling, Stage, Tile};
+use crate::amx::TILE_ROWS;
 use crate::element::{Element, Factor};
 use crate::epilogue::{Destination, Epilogue};
 use crate::isa::Isa;
@@ -23,7 +24,15 @@ use crate::view::RowsMut;
 pub(super) const TABLE_LEN: usize = 2048;
 
 /// The rows of a block at most.
-pub(crate) const BLOCK_ROWS: usize = 112;
+const BLOCK_ROWS: usize = 112;
+
+/// The same on the tile unit, where a block is the longer worth fetching weights for: whole lines of most layers.
+pub(super) const TILE_BLOCK_ROWS: usize = 224;
+
+/// The rows of a block at most on an instruction set.
+pub(crate) fn most_block_rows(isa: Isa) -> usize {
+    if isa == Isa::Amx { TILE_BLOCK_ROWS } else { BLOCK_ROWS }
+}
 
 /// The most taps a [`RowSource`] may have: so many that a tile of every instruction set fits the table.
 pub(crate) const MAX_TAPS: usize = TABLE_LEN / 14;
@@ -43,6 +52,10 @@ pub(crate) unsafe trait RowSource<T = f32>: Sync {
     fn taps(&self) -> usize;
     /// The length of a piece, a whole number of words of their factor.
     fn tap_len(&self) -> usize;
+    /// How many rows lie evenly spaced, from the first on and again and again.
+    fn line(&self) -> usize {
+        1
+    }
     /// The elements of scratch memory `fill` needs for each row.
     fn scratch_per_row(&self) -> usize {
         0
@@ -111,8 +124,18 @@ fn widened_step<T: Element>(source: &impl RowSource<T>) -> usize {
 fn block_rows<T: Element>(source: &impl RowSource<T>) -> usize {
     let by_table = TABLE_LEN / source.taps().max(1);
     let most = BLOCK_SCRATCH * T::TYPE.per_word();
-    let by_scratch = most.checked_div(elements_per_row(source)).unwrap_or(BLOCK_ROWS);
-    by_table.min(by_scratch.max(tile::max_rows(Isa::Avx512))).min(BLOCK_ROWS)
+    let by_scratch = most.checked_div(elements_per_row(source)).unwrap_or(TILE_BLOCK_ROWS);
+    by_table.min(by_scratch.max(TILE_ROWS)).min(TILE_BLOCK_ROWS)
+}
+
+/// The rows that blocks are counted in: a tile of vectors, or on the tile unit a line, unless it is short or long.
+fn tile_unit<T: Factor>(isa: Isa, line: usize, most: usize) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if amx::product::<T>(isa).is_some() {
+        return if (TILE_ROWS / 2..=most / 2).contains(&line) { line } else { TILE_ROWS.min(most) };
+    }
+    let _ = (line, most);
+    tile::max_rows(isa)
 }
 
 /// How many tasks of at least a microsecond a product makes.
@@ -205,8 +228,10 @@ impl<T: Factor, O: Element> Product<'_, T, O> {
             return;
         }
         let threads = pool.threads().max(1);
-        let tiles = rows.div_ceil(tile::max_rows(isa));
-        let least = tiles.div_ceil(block_rows(source) / tile::max_rows(isa));
+        let most = block_rows(source).min(most_block_rows(isa));
+        let unit = tile_unit::<T>(isa, source.line(), most);
+        let tiles = rows.div_ceil(unit);
+        let least = tiles.div_ceil(most / unit);
         // A few tasks for each thread, but none so short that handing it over takes as long.
         let (depth, columns) = (self.matrix.rows(), self.matrix.columns());
         let wanted = if threads == 1 { 1 } else { (threads * 4).min(worth(rows, depth, columns)) };
@@ -329,7 +354,7 @@ impl<T: Factor, E: Element<Factor = T>, O: Element, R: RowSource<E>> SimdOp for 
         let start = start_of(tiles_of_block.start);
         let count = start_of(tiles_of_block.end) - start;
         let mut addresses = [MaybeUninit::uninit(); TABLE_LEN];
-        let mut outputs = [0; BLOCK_ROWS];
+        let mut outputs = [0; TILE_BLOCK_ROWS];
         let (table, stride) = (&mut addresses[..], count);
         source.fill(start, &mut RowTable { addresses: table, stride, outputs: &mut outputs, count, scratch });
         let (mut taps, mut tap_len) = (source.taps(), source.tap_len());
@@ -355,7 +380,7 @@ impl<T: Factor, E: Element<Factor = T>, O: Element, R: RowSource<E>> SimdOp for 
             tap_len: tap_len / T::PER_WORD,
             panel: panel.as_ptr(),
         };
-        let mut row_sums = [0; BLOCK_ROWS];
+        let mut row_sums = [0; TILE_BLOCK_ROWS];
         if scales.is_some_and(|s| s.offsets.is_some()) {
             for (row, sum) in row_sums.iter_mut().enumerate().take(count) {
                 for tap in 0..source.taps() {
@@ -389,17 +414,24 @@ impl<T: Factor, E: Element<Factor = T>, O: Element, R: RowSource<E>> SimdOp for 
             let most = amx::block_rows(count, matrix.rows() / T::PER_WORD);
             for first in (0..count).step_by(most) {
                 let rows = most.min(count - first);
-                // SAFETY: the table was filled by a source that promises its addresses; `product` says that the unit is there.
-                let left = unsafe { amx::Left::new(product, &stage(first, &[]), rows) };
-                for panel in panels_of_run.clone() {
-                    let (column, valid) = matrix.panel_columns(panel);
-                    let (width, column) = (matrix.panel_width(panel), first_column + column);
-                    let (to, scaling) = (destination(first, column, valid), scaling(first, column));
-                    // SAFETY: the panel is whole, and the output as below.
-                    unsafe {
-                        let (panel, bias) = (matrix.panel(panel), bias_of(column));
-                        left.multiply::<S, T, O>(s, panel, width, bias, &scaling, &to);
+                let mut unfinished = amx::Unfinished::new();
+                // SAFETY: the table was filled by a source that promises its addresses; `product` says that the unit is
+                // there; the panels are whole, and the output as below.
+                unsafe {
+                    let left = amx::Left::new(s, product, &stage(first, &[]), rows, panels_of_run.len());
+                    for panel in panels_of_run.clone() {
+                        let (column, valid) = matrix.panel_columns(panel);
+                        let (width, column) = (matrix.panel_width(panel), first_column + column);
+                        let panel = amx::Panel {
+                            words: matrix.panel(panel),
+                            width,
+                            bias: bias_of(column),
+                            scaling: scaling(first, column),
+                            destination: destination(first, column, valid),
+                        };
+                        left.multiply::<S, T, O>(s, &panel, &mut unfinished);
                     }
+                    amx::Left::flush::<S, T, O>(s, &mut unfinished);
                 }
             }
             return;

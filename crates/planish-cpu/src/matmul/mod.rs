@@ -25,7 +25,8 @@ mod tests;
 
 pub use blocks::{BlockMatrix, BlockScale};
 pub(crate) use driver::{
-    BLOCK_ROWS, MAX_TAPS, Product, RowSource, RowTable, SharedScratch, SumScales, as_elements, scratch_len,
+    MAX_TAPS, Product, RowSource, RowTable, SharedScratch, SumScales, as_elements, most_block_rows,
+    scratch_len,
 };
 pub use half::HalfMatrix;
 pub use pack::PackedMatrix;

@@ -141,11 +141,19 @@ impl<T: Factor> Piece<'_, T> {
                 panel: std::ptr::null(),
             };
             let destination = if run == 0 { whole } else { whole.accumulating() };
-            let right = &right[start * width..end * width];
+            let panel = amx::Panel {
+                words: &right[start * width..end * width],
+                width,
+                bias: std::ptr::null(),
+                scaling: Scaling::NONE,
+                destination,
+            };
             // SAFETY: the caller promises the rows, the panel, the unit and the output.
             unsafe {
-                let left = amx::Left::new(product, &stage, self.rows);
-                left.multiply::<S, T, f32>(s, right, width, std::ptr::null(), &Scaling::NONE, &destination);
+                let left = amx::Left::new(s, product, &stage, self.rows, 1);
+                let mut unfinished = amx::Unfinished::new();
+                left.multiply::<S, T, f32>(s, &panel, &mut unfinished);
+                amx::Left::flush::<S, T, f32>(s, &mut unfinished);
             }
         }
     }

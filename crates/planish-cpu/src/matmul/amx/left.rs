@@ -1,13 +1,19 @@
 //! The left operand of a block, as tiles.
+//!
+//! A tile that is loaded in place must be rows which lie evenly spaced. All rows of a pointwise layer do; those of other
+//! layers along a line of the image, so that tiles are best cut where lines end. Where lines are short, the rows are copied
+//! instead, so that tiles are full: a tile of few rows takes the unit as long as one of sixteen.
 
 use std::cell::Cell;
 
+use super::super::driver::TILE_BLOCK_ROWS;
 use super::super::pack::AlignedNumbers;
 use super::super::tile::Stage;
 use super::LANES;
 use crate::amx::instructions::{Shapes, Tiles};
 use crate::amx::{TILE_ROWS, TILE_WORDS, TileProduct};
 use crate::element::Factor;
+use crate::simd::{Simd, SimdOp};
 
 /// The words of copied rows a block may have, unless it has few rows: half of the second-level cache of the machines that
 /// have the unit.
@@ -16,6 +22,12 @@ const MOST_COPIED: usize = 256 * 1024;
 /// The rows a block has at least, whatever their length: as many as meet a panel at a time.
 const LEAST_ROWS: usize = 2 * TILE_ROWS;
 
+/// Copying a tile takes as long as multiplying it with so many panels.
+const COPY_PANELS: usize = 2;
+
+/// Pieces of at most so many words are copied by vectors, longer ones by the system's routine.
+const SHORT_PIECE: usize = 4 * LANES;
+
 /// A tile of the left operand: its first row, and the bytes to the next.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LeftTile {
@@ -23,10 +35,19 @@ pub(super) struct LeftTile {
     pub step: usize,
 }
 
+/// Which rows of a block a tile has: those of its height, or fewer, where it is a copy with nothing behind them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TileRows {
+    pub first: usize,
+    pub count: usize,
+}
+
 /// What a thread keeps from block to block.
 #[derive(Default)]
 struct Scratch {
     tiles: Vec<LeftTile>,
+    rows: Vec<TileRows>,
+    runs: Vec<usize>,
     copies: AlignedNumbers,
 }
 
@@ -70,114 +91,197 @@ pub(in crate::matmul) struct Left {
     pub(super) product: TileProduct,
     pub(super) unit: Tiles,
     pub(super) steps: Steps,
-    rows: usize,
-    /// Tiles of rows: one, or an even number.
-    pub(super) groups: usize,
-    /// The rows of each. They overlap where there are fewer.
-    pub(super) height: usize,
-    /// `[groups][pieces]`
-    pub(super) tiles: Vec<LeftTile>,
-    copies: AlignedNumbers,
+    scratch: Scratch,
 }
 
 impl Left {
-    /// The rows of a stage.
+    /// The rows of a stage, to be multiplied with so many panels.
     ///
     /// # Safety
-    /// The table holds `rows` addresses a tap, which is not none, each readable for `tap_len` words from `tap_start` on as
-    /// long as this lives; the instruction is what [`product`] gave, and this thread holds no other `Left`.
-    pub(in crate::matmul) unsafe fn new<T: Factor>(
+    /// The table holds `rows` addresses a tap, `rows` being at least one, each readable for `tap_len` words from `tap_start`
+    /// on as long as this lives; the instruction is what [`product`](super::product) gave, and this thread holds no other
+    /// `Left`.
+    #[inline(always)]
+    pub(in crate::matmul) unsafe fn new<S: Simd, T: Factor>(
+        s: S,
         product: TileProduct,
         stage: &Stage<T>,
         rows: usize,
+        panels: usize,
     ) -> Left {
-        let steps = Steps::new(stage.taps, stage.tap_len);
-        let groups = if rows <= TILE_ROWS { 1 } else { rows.div_ceil(2 * TILE_ROWS) * 2 };
-        let height = rows.div_ceil(groups);
-        let (left, right, sums) = ((height, steps.words), (steps.words, LANES), (height, LANES));
-        // SAFETY: promised by the caller.
-        let unit =
-            unsafe { Tiles::configure(&Shapes::new([sums, sums, sums, sums, left, left, right, right])) };
-        let Scratch { mut tiles, copies } = SCRATCH.take();
-        tiles.clear();
-        let mut left = Left { product, unit, steps, rows, groups, height, tiles, copies };
-        // SAFETY: promised by the caller.
-        unsafe { left.find(stage) };
-        left
+        s.call(Find { product, stage, rows, panels })
     }
 
-    /// Finds the tiles of the left operand, and copies those whose rows are not evenly spaced.
-    ///
-    /// # Safety
-    /// As for [`Left::new`], whose stage this is.
-    unsafe fn find<T: Factor>(&mut self, stage: &Stage<T>) {
-        let (pieces, height) = (self.steps.pieces, self.height);
-        let address = |tap: usize, row: usize| {
-            // SAFETY: inside the table.
-            let piece = unsafe { *stage.table.add(tap * stage.table_stride + row) };
-            piece.wrapping_add(stage.tap_start).cast::<u8>()
-        };
-        let joined = pieces != stage.taps || self.steps.rest != 0;
-        let mut copied = 0;
-        for first in (0..self.groups).map(|group| first_row(group, self.groups, self.rows, height)) {
-            for piece in 0..pieces {
-                let start = address(piece, first);
-                let step =
-                    if height > 1 { address(piece, first + 1).addr().wrapping_sub(start.addr()) } else { 0 };
-                let even =
-                    |row: usize| address(piece, first + row) == start.wrapping_add(row.wrapping_mul(step));
-                let in_place = !joined && (2..height).all(even);
-                copied += usize::from(!in_place);
-                self.tiles.push(LeftTile { start: if in_place { start } else { std::ptr::null() }, step });
-            }
-        }
-        if copied == 0 {
-            return;
-        }
-        // The words of a copied row: an odd number of cache lines, so that rows do not meet in few sets of the cache.
-        let words = if joined { stage.taps * stage.tap_len } else { stage.tap_len };
-        let row_words = (words.div_ceil(TILE_WORDS) | 1) * TILE_WORDS;
-        if self.copies.as_slice().len() < copied * height * row_words {
-            self.copies = AlignedNumbers::zeros(copied * height * row_words);
-        }
-        let mut copies = self.copies.as_mut_slice().chunks_exact_mut(height * row_words);
-        for (index, tile) in self.tiles.iter_mut().enumerate().filter(|(_, tile)| tile.start.is_null()) {
-            let (first, piece) = (first_row(index / pieces, self.groups, self.rows, height), index % pieces);
-            let taps = if joined { 0..stage.taps } else { piece..piece + 1 };
-            let Some(copy) = copies.next() else { return };
-            for (row, copy) in copy.chunks_exact_mut(row_words).enumerate() {
-                for (i, tap) in taps.clone().enumerate() {
-                    let to = &mut copy[i * stage.tap_len..][..stage.tap_len];
-                    // SAFETY: the caller promises the words at the address.
-                    unsafe {
-                        let from = address(tap, first + row);
-                        std::ptr::copy_nonoverlapping(from, to.as_mut_ptr().cast(), size_of_val(to));
-                    }
-                }
-                copy[words..].fill(0.0);
-            }
-            *tile = LeftTile { start: copy.as_ptr().cast(), step: row_words * size_of::<f32>() };
-        }
+    /// How many tiles of rows there are.
+    pub(super) fn len(&self) -> usize {
+        self.scratch.rows.len()
     }
 
-    /// The first row of a group.
-    pub(super) fn first(&self, group: usize) -> usize {
-        first_row(group, self.groups, self.rows, self.height)
+    /// The rows of a tile. They overlap with those of the tile before where it has fewer of its own.
+    pub(super) fn rows(&self, tile: usize) -> TileRows {
+        self.scratch.rows[tile]
+    }
+
+    /// The pieces of a tile.
+    pub(super) fn pieces(&self, tile: usize) -> &[LeftTile] {
+        &self.scratch.tiles[tile * self.steps.pieces..][..self.steps.pieces]
     }
 }
 
 impl Drop for Left {
     fn drop(&mut self) {
-        SCRATCH.set(Scratch {
-            tiles: std::mem::take(&mut self.tiles),
-            copies: std::mem::take(&mut self.copies),
-        });
+        SCRATCH.set(std::mem::take(&mut self.scratch));
     }
 }
 
-/// The first of the `height` rows of a group: the groups cover all rows, the first from the first on, the last to the last.
-fn first_row(group: usize, groups: usize, rows: usize, height: usize) -> usize {
-    group * (rows - height) / (groups - 1).max(1)
+/// Finds the tiles of a left operand, and copies those that are no tiles where they lie.
+struct Find<'a, T> {
+    product: TileProduct,
+    stage: &'a Stage<T>,
+    rows: usize,
+    panels: usize,
+}
+
+impl<T: Factor> SimdOp for Find<'_, T> {
+    type Output = Left;
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) -> Left {
+        let Find { product, stage, rows, panels } = self;
+        let steps = Steps::new(stage.taps, stage.tap_len);
+        let joined = steps.pieces != stage.taps || steps.rest != 0;
+        let mut scratch = SCRATCH.take();
+        let Scratch { tiles, rows: of_tiles, runs, copies } = &mut scratch;
+        tiles.clear();
+        let address = |tap: usize, row: usize| {
+            // SAFETY: inside the table, which the creator of `stage` promises to be filled.
+            let piece = unsafe { *stage.table.add(tap * stage.table_stride + row) };
+            piece.wrapping_add(stage.tap_start).cast::<u8>()
+        };
+        let addresses = (0..if joined { 0 } else { steps.pieces }).map(|piece| {
+            // SAFETY: as above, for all rows; an address is as long as the number of it.
+            unsafe {
+                std::slice::from_raw_parts(stage.table.add(piece * stage.table_stride).cast::<usize>(), rows)
+            }
+        });
+        find_runs(rows, addresses, runs);
+        let height = cut(rows, runs, panels, joined, of_tiles);
+        let run_of = |row: usize| runs.partition_point(|&start| start <= row);
+        let in_place = |tile: &TileRows| {
+            let last = tile.first + tile.count - 1;
+            !joined && tile.count == height && run_of(tile.first) == run_of(last)
+        };
+        // The words of a copied row: an odd number of cache lines, so that rows do not meet in few sets of the cache.
+        let words = stage.taps * stage.tap_len;
+        let row_words = (words.div_ceil(TILE_WORDS) | 1) * TILE_WORDS;
+        let copied = of_tiles.iter().filter(|tile| !in_place(tile)).count();
+        if copies.as_slice().len() < copied * height * row_words {
+            *copies = AlignedNumbers::zeros(copied * height * row_words);
+        }
+        let mut copies = copies.as_mut_slice().chunks_exact_mut((height * row_words).max(1));
+        for tile in of_tiles.iter() {
+            if in_place(tile) {
+                for piece in 0..steps.pieces {
+                    let start = address(piece, tile.first);
+                    let next = if height > 1 { address(piece, tile.first + 1) } else { start };
+                    tiles.push(LeftTile { start, step: next.addr().wrapping_sub(start.addr()) });
+                }
+                continue;
+            }
+            let Some(copy) = copies.next() else { break };
+            let step = row_words * size_of::<f32>();
+            let start = |piece: usize| copy.as_ptr().wrapping_add(piece * stage.tap_len).cast();
+            tiles.extend((0..steps.pieces).map(|piece| LeftTile { start: start(piece), step }));
+            for (row, copy) in copy.chunks_exact_mut(row_words).take(tile.count).enumerate() {
+                let taps = if stage.tap_len == 0 { 0 } else { stage.taps };
+                for (tap, to) in copy.chunks_exact_mut(stage.tap_len.max(1)).take(taps).enumerate() {
+                    // SAFETY: the caller promises the words at the address.
+                    unsafe { copy_words(s, address(tap, tile.first + row).cast(), to) };
+                }
+                copy[words..].fill(0.0);
+            }
+        }
+        let (left, right, sums) = ((height, steps.words), (steps.words, LANES), (height, LANES));
+        let shapes = Shapes::new([sums, sums, sums, sums, left, left, right, right]);
+        // SAFETY: `Left::new` was promised the unit.
+        let unit = unsafe { Tiles::configure(&shapes) };
+        Left { product, unit, steps, scratch }
+    }
+}
+
+/// Copies as many words as there is room for.
+///
+/// # Safety
+/// They are readable.
+#[inline(always)]
+unsafe fn copy_words<S: Simd>(s: S, from: *const f32, to: &mut [f32]) {
+    if to.len() > SHORT_PIECE {
+        // SAFETY: promised by the caller; as bytes, so that nothing needs to be aligned.
+        unsafe { std::ptr::copy_nonoverlapping(from.cast::<u8>(), to.as_mut_ptr().cast(), size_of_val(to)) };
+        return;
+    }
+    for (i, to) in to.chunks_mut(S::LANES).enumerate() {
+        // SAFETY: promised by the caller; the chunk has room for its own length.
+        unsafe {
+            let words = s.load_partial(from.wrapping_add(i * S::LANES), to.len());
+            s.store_partial(to.as_mut_ptr(), to.len(), words);
+        }
+    }
+}
+
+/// Finds the starts of the runs of rows that lie evenly spaced in every piece, given the addresses of each.
+#[inline(always)]
+fn find_runs<'a>(rows: usize, pieces: impl Iterator<Item = &'a [usize]>, runs: &mut Vec<usize>) {
+    // Where the distance changes, in some piece: neighbours side by side, so that vectors find it.
+    let mut changes = [0; TILE_BLOCK_ROWS];
+    for addresses in pieces {
+        for (change, three) in changes[..rows].iter_mut().skip(2).zip(addresses.windows(3)) {
+            *change |= three[2].wrapping_sub(three[1]) ^ three[1].wrapping_sub(three[0]);
+        }
+    }
+    runs.clear();
+    runs.push(0);
+    let mut start = 0;
+    for (row, &change) in changes[..rows].iter().enumerate() {
+        if change != 0 && row > start + 1 {
+            start = row;
+            runs.push(row);
+        }
+    }
+}
+
+/// Cuts rows into tiles, and returns their height: as runs end, or all in a row, whatever the unit and the copies take less
+/// time with. In a run, or with all to be copied, tiles are of even heights.
+fn cut(rows: usize, runs: &[usize], panels: usize, joined: bool, tiles: &mut Vec<TileRows>) -> usize {
+    let even = |rows: usize| rows.div_ceil(rows.div_ceil(TILE_ROWS).max(1));
+    let lengths = || runs.iter().zip(runs[1..].iter().chain([&rows])).map(|(start, end)| end - start);
+    let height = lengths().map(even).max().unwrap_or(1);
+    let by_run: usize = lengths().map(|run| run.div_ceil(height)).sum();
+    let short = lengths().filter(|&run| run < height).count();
+    let whole = rows.div_ceil(TILE_ROWS);
+    let cost = |tiles: usize, copied: usize| tiles * panels + copied * COPY_PANELS;
+    tiles.clear();
+    if joined || runs.len() == 1 || cost(by_run, short) > cost(whole, whole) {
+        let height = even(rows);
+        cut_run(0, rows, height, tiles);
+        return height;
+    }
+    for (&start, length) in runs.iter().zip(lengths()) {
+        cut_run(start, length, height, tiles);
+    }
+    height
+}
+
+/// Cuts a run into tiles of this height, or one of fewer rows: the first from its first row on, the last to its last.
+fn cut_run(start: usize, rows: usize, height: usize, tiles: &mut Vec<TileRows>) {
+    let count = rows.div_ceil(height);
+    let beyond = rows.saturating_sub(height);
+    tiles.extend(
+        (0..count).map(|tile| TileRows {
+            first: start + tile * beyond / (count - 1).max(1),
+            count: height.min(rows),
+        }),
+    );
 }
 
 #[cfg(test)]
@@ -210,5 +314,62 @@ mod tests {
         assert_eq!(block_rows(112, 4096), 56);
         assert_eq!(block_rows(112, 1 << 30), 28);
         assert_eq!(block_rows(1, 0), 1);
+    }
+
+    /// The rows of every tile, and their height.
+    fn cut_of(rows: usize, runs: &[usize], panels: usize, joined: bool) -> (Vec<(usize, usize)>, usize) {
+        let mut tiles = Vec::new();
+        let height = cut(rows, runs, panels, joined, &mut tiles);
+        (tiles.into_iter().map(|tile| (tile.first, tile.count)).collect(), height)
+    }
+
+    #[test]
+    fn tiles_end_where_lines_do_unless_lines_are_short() {
+        assert_eq!(cut_of(28, &[0, 14], 8, false), (vec![(0, 14), (14, 14)], 14));
+        assert_eq!(cut_of(56, &[0, 28], 8, false), (vec![(0, 14), (14, 14), (28, 14), (42, 14)], 14));
+        // Seven tiles of seven rows would take longer than to copy the rows of four.
+        let runs: Vec<usize> = (0..7).map(|line| line * 7).collect();
+        assert_eq!(cut_of(49, &runs, 16, false), (vec![(0, 13), (12, 13), (24, 13), (36, 13)], 13));
+        // What is joined is copied, and evenly spaced then.
+        assert_eq!(cut_of(28, &[0, 14], 8, true), (vec![(0, 14), (14, 14)], 14));
+        // A rest of a line is a tile of its own.
+        assert_eq!(cut_of(33, &[0, 16, 32], 8, false), (vec![(0, 16), (16, 16), (32, 1)], 16));
+        assert_eq!(cut_of(1, &[0], 1, false), (vec![(0, 1)], 1));
+    }
+
+    #[test]
+    fn tiles_cover_all_rows_in_order() {
+        for rows in 1..70 {
+            for line in 1..40 {
+                let runs: Vec<usize> = (0..rows).step_by(line).collect();
+                for joined in [false, true] {
+                    let (tiles, height) = cut_of(rows, &runs, 3, joined);
+                    let mut covered = 0;
+                    for (first, count) in tiles {
+                        assert!(
+                            first <= covered && first + count > covered && count <= height.min(TILE_ROWS)
+                        );
+                        covered = first + count;
+                    }
+                    assert_eq!(covered, rows);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn runs_end_where_the_distance_changes() {
+        let found = |pieces: &[&[usize]]| {
+            let mut runs = Vec::new();
+            find_runs(pieces[0].len(), pieces.iter().copied(), &mut runs);
+            runs
+        };
+        assert_eq!(found(&[&[0, 2, 4, 6]]), [0]);
+        assert_eq!(found(&[&[0, 2, 4, 9, 11, 13]]), [0, 3]);
+        assert_eq!(found(&[&[0, 2, 4, 6, 8], &[0, 2, 4, 7, 10]]), [0, 3]);
+        assert_eq!(found(&[&[5]]), [0]);
+        let mut runs = Vec::new();
+        find_runs(4, std::iter::empty(), &mut runs);
+        assert_eq!(runs, [0]);
     }
 }

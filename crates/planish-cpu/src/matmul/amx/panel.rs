@@ -1,4 +1,8 @@
-//! A block of the left operand times a panel of the right one.
+//! A block of the left operand times panels of the right one.
+//!
+//! The sums of two by two tiles leave the unit through memory, and what follows them is work for vectors. Done at once,
+//! either would wait for the other. So the sums of one pair of tiles of rows are [`Unfinished`] until the products of the
+//! next pair are on their way.
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -12,65 +16,115 @@ use crate::epilogue::Destination;
 use crate::matmul::tile::Scaling;
 use crate::simd::{Simd, SimdOp};
 
-/// How far ahead of its use a panel is fetched, in words: eight steps of two by two tiles, some 600 cycles.
+/// How far ahead of its use a panel is fetched that is used once, in words: eight steps of two by two tiles.
 const AHEAD: usize = 8 * TILE_WORDS * 2 * LANES;
 
 /// How many rows go through the epilogue at a time.
 const FINISHED_ROWS: usize = 4;
 
-impl Left {
-    /// Multiplies the rows with a panel of `width` columns.
-    ///
-    /// # Safety
-    /// The panel has as many rows as the rows of the left operand have words; the bias is null or has a number for each
-    /// valid column; the destination is that of the rows, and writable by nobody else.
-    #[inline(always)]
-    pub(in crate::matmul) unsafe fn multiply<S: Simd, T: Factor, O: Element>(
-        &self,
-        s: S,
-        panel: &[f32],
-        width: usize,
-        bias: *const f32,
-        scaling: &Scaling,
-        destination: &Destination<O>,
-    ) {
-        let (left, panel, factor) = (self, panel.as_ptr(), PhantomData);
-        macro_rules! call {
-            ($rows:literal, $columns:literal) => {
-                s.call(PanelOp::<T, O, $rows, $columns> { left, panel, bias, scaling, destination, factor })
-            };
-        }
-        match (self.groups, width / LANES) {
-            (1, 1) => call!(1, 1),
-            (1, _) => call!(1, 2),
-            (_, 1) => call!(2, 1),
-            _ => call!(2, 2),
-        }
-    }
-}
+/// The words from a row of stored sums to the next.
+const SUMS_STEP: usize = 2 * LANES;
 
-/// A block times a panel, `ROWS` by `COLUMNS` tiles at a time.
-struct PanelOp<'a, T, O, const ROWS: usize, const COLUMNS: usize> {
-    left: &'a Left,
-    panel: *const f32,
-    bias: *const f32,
-    scaling: &'a Scaling,
-    destination: &'a Destination<O>,
-    factor: PhantomData<T>,
+/// A panel of the right operand, and what follows the sums of its columns.
+pub(in crate::matmul) struct Panel<'a, O> {
+    /// Its rows of words, one after the other; the next panel is expected behind them.
+    pub words: &'a [f32],
+    /// Its columns, filled up to whole vectors.
+    pub width: usize,
+    /// For each valid column; null where there is none.
+    pub bias: *const f32,
+    /// How sums become numbers, where they are integers.
+    pub scaling: Scaling,
+    /// Where the rows of the block go.
+    pub destination: Destination<O>,
 }
 
 /// Words in whole cache lines: a row for each of two tiles of rows, a column for each of two tiles of columns.
 #[repr(align(64))]
 struct Lines<const ROWS: usize>([[f32; 2 * LANES]; ROWS]);
 
-impl<T: Factor, O: Element, const ROWS: usize, const COLUMNS: usize> SimdOp
-    for PanelOp<'_, T, O, ROWS, COLUMNS>
-{
+/// Sums that are stored, but not yet scaled, activated and written.
+struct Waiting<O> {
+    columns: usize,
+    /// Of each tile of rows: the row of the block from which on it has its own, how many those are, and how many it has before
+    /// them.
+    parts: [(usize, usize, usize); 2],
+    scaling: Scaling,
+    destination: Destination<O>,
+}
+
+/// The sums that the unit left behind and vectors have not seen. To be [flushed](Left::flush) in the end.
+pub(in crate::matmul) struct Unfinished<O> {
+    sums: [MaybeUninit<Lines<{ 2 * TILE_ROWS }>>; 2],
+    waiting: Option<Waiting<O>>,
+    /// Which of the buffers is free.
+    free: usize,
+}
+
+impl<O> Unfinished<O> {
+    /// Nothing.
+    pub(in crate::matmul) fn new() -> Self {
+        Self { sums: [MaybeUninit::uninit(), MaybeUninit::uninit()], waiting: None, free: 0 }
+    }
+}
+
+impl Left {
+    /// Multiplies the rows with a panel, and finishes the sums that waited for that.
+    ///
+    /// # Safety
+    /// The panel has as many rows as the rows of the left operand have words; the bias is null or has a number for each
+    /// valid column; the destination is that of the rows, and writable by nobody else. What is unfinished comes from this
+    /// function or is nothing, and what its panels point to is still there.
+    #[inline(always)]
+    pub(in crate::matmul) unsafe fn multiply<S: Simd, T: Factor, O: Element>(
+        &self,
+        s: S,
+        panel: &Panel<'_, O>,
+        unfinished: &mut Unfinished<O>,
+    ) {
+        let (left, factor) = (self, PhantomData::<T>);
+        if panel.width == LANES {
+            s.call(PanelOp::<T, O, 1> { left, panel, unfinished, factor });
+        } else {
+            s.call(PanelOp::<T, O, 2> { left, panel, unfinished, factor });
+        }
+    }
+
+    /// Finishes what waits.
+    ///
+    /// # Safety
+    /// As for [`Left::multiply`], after the last panel.
+    #[inline(always)]
+    pub(in crate::matmul) unsafe fn flush<S: Simd, T: Factor, O: Element>(
+        s: S,
+        unfinished: &mut Unfinished<O>,
+    ) {
+        let Some(waiting) = unfinished.waiting.take() else { return };
+        let sums = unfinished.sums[1 - unfinished.free].as_ptr().cast::<f32>();
+        let factor = PhantomData::<T>;
+        if waiting.columns == 1 {
+            s.call(FinishOp::<T, O, 1> { waiting, sums, factor });
+        } else {
+            s.call(FinishOp::<T, O, 2> { waiting, sums, factor });
+        }
+    }
+}
+
+/// A block times a panel of `COLUMNS` tiles, two tiles of rows at a time, and the last by itself where it has no other.
+struct PanelOp<'a, T, O, const COLUMNS: usize> {
+    left: &'a Left,
+    panel: &'a Panel<'a, O>,
+    unfinished: &'a mut Unfinished<O>,
+    factor: PhantomData<T>,
+}
+
+impl<T: Factor, O: Element, const COLUMNS: usize> SimdOp for PanelOp<'_, T, O, COLUMNS> {
     type Output = ();
 
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
-        let Self { left, panel, bias, scaling, destination, factor: _ } = self;
+        let Self { left, panel, unfinished, factor: _ } = self;
+        let &Panel { words: right, bias, scaling, destination, .. } = panel;
         let Steps { pieces, steps, words, rest } = left.steps;
         let width = COLUMNS * LANES;
         let valid = destination.valid.min(width);
@@ -86,52 +140,104 @@ impl<T: Factor, O: Element, const ROWS: usize, const COLUMNS: usize> SimdOp
             let last = last.as_mut_ptr().cast::<f32>();
             if rest > 0 {
                 std::ptr::write_bytes(last, 0, TILE_WORDS * width);
-                std::ptr::copy_nonoverlapping(panel.add(steps * words * width), last, rest * width);
+                let from = right.as_ptr().add(steps * words * width);
+                std::ptr::copy_nonoverlapping(from, last, rest * width);
             }
-            let mut sums = MaybeUninit::<Lines<{ 2 * TILE_ROWS }>>::uninit();
-            let sums = sums.as_mut_ptr().cast::<f32>();
+            let (tiles, pairs) = (left.len(), left.len().div_ceil(2));
+            let lines = words * COLUMNS;
+            // A panel that is used again and again leaves time to fetch the next one: each pair a part of it.
+            let (mut next, share) = match pairs {
+                1 => (right.as_ptr().wrapping_add(AHEAD), lines),
+                _ => (right.as_ptr_range().end, lines.div_ceil(pairs)),
+            };
             let mut covered = 0;
-            for group in (0..left.groups).step_by(ROWS) {
-                start::<ROWS, COLUMNS>(&left.unit, initial);
-                let mut right = panel;
-                for piece in 0..pieces {
-                    let of = |row: usize| *left.tiles.get_unchecked((group + row) * pieces + piece);
-                    let mut rows = [of(0), of(ROWS - 1)];
-                    for _ in 0..steps {
-                        // The other groups find the panel in the second-level cache.
-                        if group == 0 {
-                            for line in 0..words * COLUMNS {
-                                fetch(right.wrapping_add(AHEAD + line * LANES));
-                            }
-                        }
-                        step::<ROWS, COLUMNS>(left, rows, right);
-                        rows.iter_mut()
-                            .for_each(|row| row.start = row.start.wrapping_add(words * size_of::<f32>()));
-                        right = right.wrapping_add(words * width);
-                    }
-                    if rest > 0 {
-                        step::<ROWS, COLUMNS>(left, rows, last);
-                    }
+            for tile in (0..tiles).step_by(2) {
+                let two = tile + 1 < tiles;
+                let walk = Walk { left, tile, right: right.as_ptr(), last, initial, share };
+                next = if two {
+                    walk.all::<2, COLUMNS>(pieces, next)
+                } else {
+                    walk.all::<1, COLUMNS>(pieces, next)
+                };
+                Left::flush::<S, T, O>(s, unfinished);
+                let sums = unfinished.sums[unfinished.free].as_mut_ptr().cast::<f32>();
+                let mut parts = [(0, 0, 0); 2];
+                if two {
+                    store::<2, COLUMNS>(&left.unit, sums);
+                } else {
+                    store::<1, COLUMNS>(&left.unit, sums);
                 }
-                store::<ROWS, COLUMNS>(&left.unit, sums);
-                for row in 0..ROWS {
-                    let first = left.first(group + row);
-                    let skip = covered - first;
-                    let from = sums.add((row * TILE_ROWS + skip) * 2 * LANES);
-                    finish::<S, T, O, COLUMNS>(s, from, scaling, destination, covered, left.height - skip);
-                    covered = first + left.height;
+                for (part, tile) in parts.iter_mut().zip(tile..tiles) {
+                    let rows = left.rows(tile);
+                    let skip = covered - rows.first;
+                    *part = (covered, rows.count - skip, skip);
+                    covered = rows.first + rows.count;
                 }
+                unfinished.waiting = Some(Waiting { columns: COLUMNS, parts, scaling, destination });
+                unfinished.free = 1 - unfinished.free;
             }
         }
     }
 }
 
-/// Asks for a cache line, which need not be readable, in the second-level cache.
+/// The products of one or two tiles of rows with a panel.
+struct Walk<'a> {
+    left: &'a Left,
+    tile: usize,
+    right: *const f32,
+    /// The last rows of the panel, filled up with zeros, where they are fewer than a tile's.
+    last: *const f32,
+    initial: *const f32,
+    /// The lines that each step fetches.
+    share: usize,
+}
+
+impl Walk<'_> {
+    /// Leaves the sums in the unit, and returns how far what lies at `next` was fetched.
+    ///
+    /// # Safety
+    /// The rows and the panel are there, and the initial sums, unless they are null.
+    #[inline(always)]
+    unsafe fn all<const ROWS: usize, const COLUMNS: usize>(
+        &self,
+        pieces: usize,
+        next: *const f32,
+    ) -> *const f32 {
+        let Walk { left, tile, mut right, last, initial, share } = *self;
+        let Steps { steps, words, rest, .. } = left.steps;
+        let (first, second) = (left.pieces(tile), left.pieces(tile + ROWS - 1));
+        let mut next = next;
+        // SAFETY: promised by the caller; there are as many pieces of each tile.
+        unsafe {
+            start::<ROWS, COLUMNS>(&left.unit, initial);
+            for piece in 0..pieces {
+                let mut rows = [*first.get_unchecked(piece), *second.get_unchecked(piece)];
+                for _ in 0..steps {
+                    for line in 0..share {
+                        fetch(next.wrapping_add(line * LANES));
+                    }
+                    next = next.wrapping_add(share * LANES);
+                    step::<ROWS, COLUMNS>(left, rows, right);
+                    rows.iter_mut()
+                        .for_each(|row| row.start = row.start.wrapping_add(words * size_of::<f32>()));
+                    right = right.wrapping_add(words * COLUMNS * LANES);
+                }
+                if rest > 0 {
+                    step::<ROWS, COLUMNS>(left, rows, last);
+                }
+            }
+        }
+        next
+    }
+}
+
+/// Asks for a cache line, which need not be readable, not to be in the first-level cache. (Measured: the hint for the outer
+/// caches is 5 to 10 % faster than that for the second level.)
 #[inline(always)]
 fn fetch(p: *const f32) {
-    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+    use std::arch::x86_64::{_MM_HINT_T2, _mm_prefetch};
     // SAFETY: every x86-64 has the instruction, and it never faults.
-    unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) };
+    unsafe { _mm_prefetch::<_MM_HINT_T2>(p.cast()) };
 }
 
 /// Sets the sums, tiles 0 to 3, to a row of numbers each, or to zero where that is null.
@@ -201,8 +307,8 @@ unsafe fn step<const ROWS: usize, const COLUMNS: usize>(left: &Left, rows: [Left
 /// There is room for `2 * TILE_ROWS` rows of `2 * LANES` numbers.
 #[inline(always)]
 unsafe fn store<const ROWS: usize, const COLUMNS: usize>(unit: &Tiles, sums: *mut f32) {
-    const STEP: usize = 2 * LANES * size_of::<f32>();
-    let below = sums.wrapping_add(TILE_ROWS * 2 * LANES);
+    const STEP: usize = SUMS_STEP * size_of::<f32>();
+    let below = sums.wrapping_add(TILE_ROWS * SUMS_STEP);
     // SAFETY: promised by the caller.
     unsafe {
         unit.store::<0>(sums.cast(), STEP);
@@ -218,50 +324,69 @@ unsafe fn store<const ROWS: usize, const COLUMNS: usize>(unit: &Tiles, sums: *mu
     }
 }
 
-/// Does the epilogue of some rows of sums, those of the destination from `row` on.
+/// Does the epilogue of sums.
+struct FinishOp<T, O, const COLUMNS: usize> {
+    waiting: Waiting<O>,
+    sums: *const f32,
+    factor: PhantomData<T>,
+}
+
+impl<T: Factor, O: Element, const COLUMNS: usize> SimdOp for FinishOp<T, O, COLUMNS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S) {
+        let Waiting { parts, scaling, destination, .. } = self.waiting;
+        for (tile, (first, count, skip)) in parts.into_iter().enumerate() {
+            let (mut scaling, mut destination) = (scaling, destination);
+            let sums = self.sums.wrapping_add((tile * TILE_ROWS + skip) * SUMS_STEP);
+            destination.outputs = destination.outputs.wrapping_add(first);
+            scaling.row_sums = scaling.row_sums.wrapping_add(first);
+            // SAFETY: who made `waiting` stored these sums, and promised the destination of their rows and columns.
+            unsafe {
+                let mut done = 0;
+                while done + FINISHED_ROWS <= count {
+                    finish::<S, T, O, FINISHED_ROWS, COLUMNS>(
+                        s,
+                        sums.add(done * SUMS_STEP),
+                        &scaling,
+                        &destination,
+                    );
+                    destination.outputs = destination.outputs.wrapping_add(FINISHED_ROWS);
+                    scaling.row_sums = scaling.row_sums.wrapping_add(FINISHED_ROWS);
+                    done += FINISHED_ROWS;
+                }
+                while done < count {
+                    finish::<S, T, O, 1, COLUMNS>(s, sums.add(done * SUMS_STEP), &scaling, &destination);
+                    destination.outputs = destination.outputs.wrapping_add(1);
+                    scaling.row_sums = scaling.row_sums.wrapping_add(1);
+                    done += 1;
+                }
+            }
+        }
+    }
+}
+
+/// Does the epilogue of the first rows of sums and of a destination.
 ///
 /// # Safety
 /// The sums are there, scaling and destination are those of the rows, and the destination is writable for them.
 #[inline(always)]
-unsafe fn finish<S: Simd, T: Factor, O: Element, const COLUMNS: usize>(
+unsafe fn finish<S: Simd, T: Factor, O: Element, const ROWS: usize, const COLUMNS: usize>(
     s: S,
     sums: *const f32,
     scaling: &Scaling,
     destination: &Destination<O>,
-    row: usize,
-    count: usize,
 ) {
-    let (mut scaling, mut destination) = (*scaling, *destination);
-    let valid = destination.valid;
+    let mut rows = [[s.zero(); COLUMNS]; ROWS];
     // SAFETY: promised by the caller.
     unsafe {
-        destination.outputs = destination.outputs.add(row);
-        scaling.row_sums = scaling.row_sums.wrapping_add(row);
-        let mut done = 0;
-        while done < count {
-            let load =
-                |row: usize, column: usize| s.load(sums.add((done + row) * 2 * LANES + column * LANES));
-            if count - done >= FINISHED_ROWS {
-                let mut rows = [[s.zero(); COLUMNS]; FINISHED_ROWS];
-                for (i, row) in rows.iter_mut().enumerate() {
-                    for (j, sum) in row.iter_mut().enumerate() {
-                        *sum = load(i, j);
-                    }
-                }
-                scaling.apply::<T, S, FINISHED_ROWS, COLUMNS>(s, valid, &mut rows);
-                destination.store::<S, FINISHED_ROWS, COLUMNS>(s, &rows);
-                scaling.row_sums = scaling.row_sums.wrapping_add(FINISHED_ROWS);
-                (destination.outputs, done) = (destination.outputs.add(FINISHED_ROWS), done + FINISHED_ROWS);
-            } else {
-                let mut row = [[s.zero(); COLUMNS]];
-                for (j, sum) in row[0].iter_mut().enumerate() {
-                    *sum = load(0, j);
-                }
-                scaling.apply::<T, S, 1, COLUMNS>(s, valid, &mut row);
-                destination.store::<S, 1, COLUMNS>(s, &row);
-                scaling.row_sums = scaling.row_sums.wrapping_add(1);
-                (destination.outputs, done) = (destination.outputs.add(1), done + 1);
+        for (i, row) in rows.iter_mut().enumerate() {
+            for (j, sum) in row.iter_mut().enumerate() {
+                *sum = s.load(sums.add(i * SUMS_STEP + j * LANES));
             }
         }
+        scaling.apply::<T, S, ROWS, COLUMNS>(s, destination.valid, &mut rows);
+        destination.store::<S, ROWS, COLUMNS>(s, &rows);
     }
 }
