@@ -237,8 +237,8 @@ pub(super) fn on_tiles(factor: ElementType, isa: Isa) -> bool {
 pub(super) fn tile_work(rows: f64, words: f64, columns: usize) -> Work {
     let columns = columns.div_ceil(TILE_WORDS) as f64;
     let steps = (words / TILE_WORDS as f64).ceil();
-    // Two tiles of rows by two of columns at a time. Tiles of fewer rows take less time.
-    let (tiles, pairs) = (rows / TILE_ROWS as f64, (rows / (2 * TILE_ROWS) as f64).ceil());
+    // Two tiles of rows by two of columns at a time. Tiles of fewer rows take as long as full ones.
+    let (tiles, pairs) = ((rows / TILE_ROWS as f64).ceil(), (rows / (2 * TILE_ROWS) as f64).ceil());
     Work::of(&[
         (Rate::TileProduct, tiles * steps * columns),
         (Rate::TileLoad, tiles * steps * (columns / 2.0).ceil() + pairs * steps * columns),
