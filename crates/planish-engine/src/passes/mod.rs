@@ -15,8 +15,9 @@
 //! 4. `symbolic-shapes`, `identities`, `channel-shuffles`, `channels-first`, `reshapes`: nothing stands between the nodes
 //!    of a pattern any more. Shuffles are looked for before chains of reshapes are merged, which would hide their ends.
 //! 5. `global-pools`, `pads`, `activations`, `matrix-bias`: the many spellings of a layer become one.
-//! 6. `quantised-spelling`, `unsigned-levels`: quantised networks in one spelling and one signedness.
-//! 7. `absorb-affine`, then `fuse-convolutions`, which would hide the convolution's plain result from all others.
+//! 6. `qonnx-spelling`, `few-bit-constants`, `quantised-spelling`, `unsigned-levels`: quantised networks in one spelling and
+//!    one signedness.
+//! 7. `sign-thresholds`, which decides ties by the normalisation as the file has it. `absorb-affine`, then `fuse-convolutions`, which would hide the convolution's plain result from all others.
 //! 8. `quantised-movement`, `quantised-limits`, `absorb-conversions`, `quantised-residuals`: what is left between two
 //!    conversions is computed on levels. Last, because no other pass looks into such operators.
 
@@ -50,6 +51,7 @@ mod widen_halves;
 
 pub(crate) use absorb_affine::{Affine, channel_map};
 pub(crate) use pattern::per_channel;
+pub(crate) use quantised::moves_levels;
 pub(crate) use quantised::report::reason as conversion_reason;
 pub use quantised::report::{Conversion, conversions};
 pub use specialise::{Specialised, as_it_stands, specialise};
@@ -82,8 +84,11 @@ pub fn passes() -> &'static [&'static dyn Pass] {
         &pads::Pads,
         &activations::Activations,
         &matrix_bias::MatrixBias,
+        &quantised::qonnx::QonnxSpelling,
+        &quantised::constants::FewBitConstants,
         &quantised::spelling::QuantisedSpelling,
         &unsigned_levels::UnsignedLevels,
+        &quantised::thresholds::SignThresholds,
         &absorb_affine::AbsorbAffine,
         &fuse_convolutions::FuseConvolutions,
         &quantised::movement::QuantisedMovement,

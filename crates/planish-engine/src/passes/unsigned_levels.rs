@@ -10,13 +10,12 @@
 //! the operator before. Limits that stood there are part of them.
 
 use super::Pass;
-use super::quantised::limits::limits;
+use super::quantised::limits::limited;
 use super::quantised::moves_levels;
 use super::rewrite::Rewriter;
-use planish_graph::ops::math::clip::Clip;
 use planish_graph::ops::nn::pool::MaxPool;
 use planish_graph::ops::nn::quantized::quantize::{DequantizeLinear, QuantizeLinear};
-use planish_graph::{DType, Graph, Node, NodeId, OperatorExt, Result, Tensor, ValueId};
+use planish_graph::{DType, Graph, NodeId, OperatorExt, Result, Tensor, ValueId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -46,8 +45,8 @@ impl Pass for UnsignedLevels {
             for (end, End { zero, limits }) in ends {
                 let Some(node) = rewriter.node(end) else { continue };
                 let (mut inputs, name) = (node.inputs.clone(), format!("{}.zero", node.name));
-                if let Some(limits) = limits {
-                    inputs[0] = Some(limited(&mut rewriter, end, limits));
+                if let (Some(limits), Some(x)) = (limits, inputs[0]) {
+                    inputs[0] = Some(limited(&mut rewriter, end, x, limits));
                 }
                 let Some(node) = rewriter.node(end) else { continue };
                 let mut op = node.op.clone();
@@ -160,29 +159,6 @@ impl End {
         };
         Some(End { zero, limits })
     }
-}
-
-/// The numbers that `id` quantises, kept between limits, together with those they were kept between before.
-fn limited(rewriter: &mut Rewriter, id: NodeId, [mut low, mut high]: [f32; 2]) -> ValueId {
-    let node = rewriter.node(id).expect("the end of a region is a node");
-    let (name, mut x) = (node.name.clone(), node.inputs[0].expect("what is quantised is given"));
-    let before = rewriter.maker(x).and_then(|maker| rewriter.node(maker));
-    if let Some((before, [own_low, own_high])) = before.and_then(|b| Some((b, limits(rewriter, b)?)))
-        && own_low <= own_high
-        && own_low <= high
-        && own_high >= low
-        && let Some(free) = before.input(0)
-    {
-        (low, high, x) = (low.max(own_low), high.min(own_high), free);
-    }
-    let ends =
-        [low, high].map(|end| Some(rewriter.add_constant(&format!("{name}.end"), Tensor::scalar(end))));
-    let shape = rewriter.dims(x).map(<[_]>::to_vec);
-    let output = rewriter.add_value(&format!("{name}.limited"), Some(DType::F32), shape);
-    let inputs = vec![Some(x), ends[0], ends[1]];
-    let op = Arc::new(Clip);
-    rewriter.insert(id, Node { name: format!("{name}/Clip"), op, inputs, outputs: vec![Some(output)] });
-    output
 }
 
 fn filled(shape: &[usize], level: u8) -> Option<Tensor> {
