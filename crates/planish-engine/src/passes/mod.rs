@@ -17,9 +17,11 @@
 //! 5. `global-pools`, `pads`, `activations`, `matrix-bias`: the many spellings of a layer become one.
 //! 6. `qonnx-spelling`, `few-bit-constants`, `quantised-spelling`, `unsigned-levels`: quantised networks in one spelling and
 //!    one signedness.
-//! 7. `sign-thresholds`, which decides ties by the normalisation as the file has it. `absorb-affine`, then `fuse-convolutions`, which would hide the convolution's plain result from all others.
-//! 8. `quantised-movement`, `quantised-limits`, `absorb-conversions`, `quantised-residuals`: what is left between two
-//!    conversions is computed on levels. Last, because no other pass looks into such operators.
+//! 7. `quantised-movement`, so that quantisations stand behind the layers that they end, then `sign-thresholds`, which decides
+//!    ties by the normalisation as the file has it.
+//! 8. `absorb-affine`, then `fuse-convolutions`, which would hide the convolution's plain result from all others.
+//! 9. `quantised-limits`, `absorb-conversions`, `quantised-residuals`: what is left between two conversions is computed on
+//!    levels. Last, because no other pass looks into such operators.
 
 mod absorb_affine;
 mod activations;
@@ -88,10 +90,10 @@ pub fn passes() -> &'static [&'static dyn Pass] {
         &quantised::constants::FewBitConstants,
         &quantised::spelling::QuantisedSpelling,
         &unsigned_levels::UnsignedLevels,
+        &quantised::movement::QuantisedMovement,
         &quantised::thresholds::SignThresholds,
         &absorb_affine::AbsorbAffine,
         &fuse_convolutions::FuseConvolutions,
-        &quantised::movement::QuantisedMovement,
         &quantised::limits::QuantisedLimits,
         &quantised::absorb::AbsorbConversions,
         &quantised::residual::QuantisedResiduals,

@@ -136,7 +136,10 @@ impl Walk<'_, '_> {
             let scale = self.facts.constant(node, 1)?.to_f32s();
             return Known::of(&[level(output, -*scale.first()?)?, level(output, *scale.first()?)?]);
         };
-        let given = self.levels(input).filter(|_| is_table(&*quantised.op))?.all();
+        if !is_table(&*quantised.op) {
+            return None;
+        }
+        let given = self.levels(input).unwrap_or(Known::up_to(u8::MAX)).all();
         let levels = Tensor::new(&[given.len()], &given).ok()?;
         let mut inputs = vec![Some(&levels)];
         for (index, input) in node.inputs.iter().enumerate().skip(1) {
