@@ -36,6 +36,7 @@ mod global_pools;
 mod identities;
 mod inline_branches;
 mod known_contents;
+mod layer_weights;
 mod matrix_bias;
 mod pads;
 mod pattern;

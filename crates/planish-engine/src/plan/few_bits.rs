@@ -174,3 +174,95 @@ fn level(grid: &Grid, number: f32) -> Option<u8> {
     let made = grid.integers(&Tensor::scalar(number)).ok()?;
     made.as_slice::<u8>().ok()?.first().copied()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passes::testing::{convert, input, scalar};
+    use planish_graph::infer::infer;
+    use planish_graph::ops::movement::concat::Concat;
+    use planish_graph::ops::movement::pad::PadMode;
+    use planish_graph::{Graph, ValueId};
+
+    fn known(graph: &Graph, value: ValueId) -> Option<Known> {
+        graph.validate().unwrap();
+        let inputs: Vec<_> =
+            graph.inputs.iter().map(|_| planish_graph::Fact::new(DType::F32, &[1, 4, 5])).collect();
+        let facts = infer(graph, &inputs).unwrap();
+        let (facts, makers) = (Facts { graph, facts: &facts }, graph.producers());
+        Walk { facts: &facts, makers: &makers, seen: HashSet::new() }.levels(value)
+    }
+
+    /// The levels of "x" between two numbers.
+    fn limited(g: &mut Graph, x: ValueId, name: &str, ends: [f32; 2], grid: &Grid) -> ValueId {
+        let ends = ends.map(|end| scalar(g, &format!("{name}.{end}"), end));
+        let x = g.add_node(&format!("{name}.clip"), Clip, &[x, ends[0], ends[1]]);
+        convert(g, name, true, x, grid)
+    }
+
+    /// The signs of "x".
+    fn signs(g: &mut Graph, x: ValueId, name: &str) -> ValueId {
+        let scale = scalar(g, &format!("{name}.scale"), 0.5);
+        let inputs = vec![None, None];
+        let op = Quantised {
+            op: std::sync::Arc::new(BipolarQuant),
+            inputs,
+            output: Some(Grid::levels(0.5, 1)),
+            inner: None,
+        };
+        g.add_node(name, op, &[x, scale])
+    }
+
+    const SIGNS: Option<Known> = Some(Known { highest: 2, signs: true });
+
+    #[test]
+    fn limits_and_signs_say_levels() {
+        let (mut g, x) = input(&[1, 4, 5]);
+        let few = limited(&mut g, x, "few", [-0.5, 1.0], &Grid::levels(0.5, 1));
+        let around = limited(&mut g, x, "around", [-0.5, 0.5], &Grid::levels(0.5, 1));
+        let all = convert(&mut g, "all", true, x, &Grid::levels(0.5, 1));
+        let signs = signs(&mut g, x, "signs");
+        assert_eq!(known(&g, few), Some(Known { highest: 3, signs: false }));
+        assert_eq!(known(&g, around), Some(Known { highest: 2, signs: false }));
+        assert_eq!((known(&g, all), known(&g, signs)), (None, SIGNS));
+    }
+
+    #[test]
+    fn what_moves_levels_keeps_them_and_fills_say_more() {
+        let (mut g, x) = input(&[1, 4, 5]);
+        let parts = ["a", "b"].map(|name| signs(&mut g, x, name));
+        let both = g.add_node("both", Concat { axis: 1 }, &parts);
+        let few = limited(&mut g, x, "few", [0.0, 4.5], &Grid::levels(0.5, 0));
+        let mixed = g.add_node("mixed", Concat { axis: 1 }, &[both, few]);
+        let pads = g.add_constant("pads", Tensor::from_i64s(&[0, 0, 1, 0, 0, 1]).unwrap());
+        let padded = [0u8, 1, 77].map(|fill| {
+            let level = g.add_constant(&format!("fill{fill}"), Tensor::scalar(fill));
+            g.add_node(&format!("pad{fill}"), Pad { mode: PadMode::Constant }, &[both, pads, level])
+        });
+        assert_eq!((known(&g, both), known(&g, padded[0])), (SIGNS, SIGNS));
+        assert_eq!(known(&g, mixed), Some(Known { highest: 9, signs: false }));
+        assert_eq!(known(&g, padded[1]), Some(Known { highest: 2, signs: false }));
+        assert_eq!(known(&g, padded[2]), Some(Known { highest: 77, signs: false }));
+    }
+
+    #[test]
+    fn tables_say_what_they_hold() {
+        let (mut g, x) = input(&[1, 4, 5]);
+        let all = convert(&mut g, "all", true, x, &Grid::levels(0.5, 128));
+        let table = |g: &mut Graph, name: &str, op: &dyn Fn() -> Quantised, from: ValueId, bounds: &[f32]| {
+            let mut inputs = vec![from];
+            inputs.extend(bounds.iter().map(|b| scalar(g, &format!("{name}.{b}"), *b)));
+            g.add_node(name, op(), &inputs)
+        };
+        let of = |op: std::sync::Arc<dyn Operator>| Quantised {
+            op,
+            inputs: vec![Some(Grid::levels(0.5, 128))],
+            output: Some(Grid::levels(0.5, 1)),
+            inner: None,
+        };
+        let signs = table(&mut g, "signs", &|| of(std::sync::Arc::new(BipolarQuant)), all, &[0.5]);
+        let few = table(&mut g, "few", &|| of(std::sync::Arc::new(Clip)), all, &[-0.5, 0.5]);
+        assert_eq!(known(&g, signs), SIGNS);
+        assert_eq!(known(&g, few), Some(Known { highest: 2, signs: false }));
+    }
+}

@@ -190,7 +190,7 @@ fn ternary_networks() {
     let w = net.weights(&[24, 3, 3, 3], Kept::Signed(8));
     let mut y = net.add(Conv::default(), &[net.1, w]);
     for (activation, from, to) in
-        [(Kept::Signs, 24, 16), (Kept::Unsigned(2), 16, 20), (Kept::Unsigned(4), 20, 8)]
+        [(Kept::Unsigned(4), 24, 16), (Kept::Signs, 16, 20), (Kept::Unsigned(2), 20, 8)]
     {
         y = net.normalised(y, from, 0.4, false);
         let x = net.activation(y, activation, 0.3);
@@ -204,8 +204,7 @@ fn ternary_networks() {
 
 #[test]
 fn activations_and_weights_of_every_few_bits() {
-    for activation in [Kept::Signs, Kept::Unsigned(1), Kept::Unsigned(2), Kept::Signed(3), Kept::Unsigned(4)]
-    {
+    for activation in [Kept::Signs, Kept::Unsigned(1), Kept::Signed(2), Kept::Signed(3), Kept::Unsigned(4)] {
         for weight in [Kept::Signs, Kept::Signed(2), Kept::Signed(3), Kept::Signed(5), Kept::Unsigned(2)] {
             let shape = [1, 20, 6, 7];
             let mut net = Net::new(&shape);
@@ -256,7 +255,7 @@ fn dense_layers() {
     let mut y = net.add(Flatten { axis: 1 }, &[net.1]);
     for (activation, weight, from, to) in [
         (Kept::Signs, Kept::Signs, 40, 33),
-        (Kept::Signs, Kept::Signed(2), 33, 20),
+        (Kept::Signed(2), Kept::Signed(2), 33, 20),
         (Kept::Unsigned(2), Kept::Signed(3), 20, 10),
     ] {
         let x = net.activation(y, activation, 0.5);

@@ -169,20 +169,10 @@ fn products(rewriter: &Rewriter, node: &Node, to_numbers: bool) -> Option<Vec<In
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::passes::testing::{check_inferred, input, unary};
+    use crate::passes::testing::{check_inferred, convert, input, unary};
     use planish_graph::Tensor;
     use planish_graph::ops::math::unary::UnaryFunction;
     use planish_graph::ops::nn::pool::PoolWindow;
-
-    fn convert(g: &mut Graph, name: &str, to_levels: bool, x: ValueId, grid: &Grid) -> ValueId {
-        let [scale, zero] = grid.tensors().unwrap();
-        let scale = g.add_constant(&format!("{name}.s"), scale);
-        let zero = g.add_constant(&format!("{name}.z"), zero);
-        match to_levels {
-            true => g.add_node(name, grid.quantize(), &[x, scale, zero]),
-            false => g.add_node(name, grid.dequantize(), &[x, scale, zero]),
-        }
-    }
 
     /// The levels of the input "x", as numbers again.
     fn start(g: &mut Graph, x: ValueId) -> ValueId {

@@ -9,8 +9,7 @@
 
 use super::super::Pass;
 use super::super::rewrite::Rewriter;
-use super::grids::{levels, quantisation};
-use super::thresholds::through;
+use super::grids::{levels, quantisation, through};
 use planish_graph::ops::math::binary::{Binary, BinaryFunction};
 use planish_graph::ops::math::clip::Clip;
 use planish_graph::ops::math::gemm::Gemm;
