@@ -81,8 +81,8 @@ impl IntegerSums {
         }
     }
 
-    /// Whether all sums are odd numbers of units, whatever the products are: see
-    /// [`crate::passes`] about signs. What is limited to one unit up or down then never becomes the level between.
+    /// Whether all sums are odd numbers of units, whatever the products are, as `passes/quantised/thresholds.rs` makes them.
+    /// What is limited to one unit up or down then never becomes the level between.
     pub(crate) fn are_odd(&self) -> bool {
         // With `n` the whole sum, `n scale + shift` is within half a unit of 1 or -1, or beyond both.
         let Some(shift) = &self.shift else { return false };

@@ -189,9 +189,12 @@ fn ternary_networks() {
     let mut net = Net::new(&shape);
     let w = net.weights(&[24, 3, 3, 3], Kept::Signed(8));
     let mut y = net.add(Conv::default(), &[net.1, w]);
-    for (activation, from, to) in
-        [(Kept::Unsigned(4), 24, 16), (Kept::Signs, 16, 20), (Kept::Unsigned(2), 20, 8)]
-    {
+    for (activation, from, to) in [
+        (Kept::Unsigned(4), 24, 16),
+        (Kept::Signs, 16, 20),
+        (Kept::Signed(2), 20, 12),
+        (Kept::Unsigned(2), 12, 8),
+    ] {
         y = net.normalised(y, from, 0.4, false);
         let x = net.activation(y, activation, 0.3);
         let w = net.weights(&[to, from, 3, 3], Kept::Signed(2));
@@ -199,7 +202,7 @@ fn ternary_networks() {
     }
     y = net.normalised(y, 8, 1.0, false);
     y = net.activation(y, Kept::Unsigned(3), 0.2);
-    counts(net, y, &shape, 3, equal);
+    counts(net, y, &shape, 4, equal);
 }
 
 #[test]

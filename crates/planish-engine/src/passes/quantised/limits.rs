@@ -176,9 +176,12 @@ mod tests {
     #[test]
     fn products_and_sums_go_to_levels_before_they_are_limited() {
         // Limits on levels within 127 steps, others, and a product of numbers.
-        for (ends, levels, moved) in
-            [([-2f32, 1.5], true, true), ([0.0, 1.7], true, false), ([-2.0, 1.5], false, false)]
-        {
+        for (ends, levels, moved) in [
+            ([-2f32, 1.5], true, true),
+            ([0.0, 1.7], true, false),
+            ([0.0, 100.0], true, false),
+            ([-2.0, 1.5], false, false),
+        ] {
             let (mut g, x) = input(&[3, 5]);
             let scale = scalar(&mut g, "own", 0.01);
             let zero = g.add_constant("own.zero", Tensor::scalar(200u8));
