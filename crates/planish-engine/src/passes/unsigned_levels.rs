@@ -1,12 +1,12 @@
 //! Levels of every type become `u8`: `i8` with a zero point `z` is the same numbers as `u8` with `z + 128`, `i4` as `u8` with
-//! `z + 8`, and `u4` as `u8` with `z`, where those of four bits end at 15.
+//! `z + 8`, and `u4` as `u8` with `z`, where those of four bits end at 15; of two bits, `i2` as `u8` with `z + 2`, which end at 3.
 //!
-//! Files quantise activations in either signedness, and in four bits. The products that machines have multiply unsigned
+//! Files quantise activations in either signedness, and in four or two bits. The products that machines have multiply unsigned
 //! activations by signed weights, so kernels know activations as `u8` only; this is the one place where the other spellings
 //! are read. Rewritten are QuantizeLinear, everything that only moves its levels or compares them, and the DequantizeLinear
 //! behind. What the caller of the graph gives or gets keeps its type.
 //!
-//! That levels end at 15 is said by limits on the numbers before they are quantised, which go where all activations go: into
+//! That levels end at 15 or 3 is said by limits on the numbers before they are quantised, which go where all activations go: into
 //! the operator before. Limits that stood there are part of them.
 
 use super::Pass;
@@ -112,7 +112,8 @@ fn raise(dtype: DType) -> Option<i16> {
     match dtype {
         DType::I8 => Some(128),
         DType::I4 => Some(8),
-        DType::U4 => Some(0),
+        DType::I2 => Some(2),
+        DType::U4 | DType::U2 => Some(0),
         _ => None,
     }
 }
@@ -145,15 +146,16 @@ impl End {
             }
         };
         let limits = match quantises {
-            Some(op) if dtype.bits() == 4 => {
+            Some(op) if dtype.bits() < 8 => {
+                let most = (1u8 << dtype.bits()) - 1;
                 let plain = op.precision.is_none_or(|p| p == DType::F32) && scales.dtype() == DType::F32;
                 let (&[scale], &[zero]) = (&scales.to_f32s()[..], zero.as_slice::<u8>().ok()?) else {
                     return None;
                 };
                 // Others are the conversion's to refuse.
-                let usable = plain && scale.is_finite() && scale > 0.0 && zero <= 15;
+                let usable = plain && scale.is_finite() && scale > 0.0 && zero <= most;
                 usable.then_some(())?;
-                Some([0, 15].map(|end: i16| f32::from(end - i16::from(zero)) * scale))
+                Some([0, most].map(|end| f32::from(i16::from(end) - i16::from(zero)) * scale))
             }
             _ => None,
         };
@@ -202,9 +204,11 @@ mod tests {
     }
 
     #[test]
-    fn levels_of_four_bits_end_at_15() {
+    fn levels_of_few_bits_end_where_their_type_does() {
         use planish_graph::ops::math::unary::UnaryFunction;
-        for (dtype, zero, raised) in [(DType::U4, 3, 3), (DType::I4, -6, 2)] {
+        for (dtype, zero, raised) in
+            [(DType::U4, 3, 3), (DType::I4, -6, 2), (DType::U2, 1, 1), (DType::I2, -1, 1)]
+        {
             for relu in [false, true] {
                 let (mut g, x) = input(&[1, 2, 5]);
                 let x = if relu {

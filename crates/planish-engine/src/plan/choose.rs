@@ -9,8 +9,7 @@ use super::integer_sums::IntegerSums;
 use super::rates;
 use super::tune::{self, Contender, Contest, Tuning};
 use super::wisdom::{self, Winner, Wisdom};
-use planish_cpu::conv::{BIT_ALGORITHM, LevelConv, algorithms, plain_error};
-use planish_cpu::conv::{ConvProblem, PreparedConv, Weights, WeightsKey};
+use planish_cpu::conv::{ConvProblem, PreparedConv, Weights, WeightsKey, algorithms, plain_error};
 use planish_cpu::element::{ElementType, Factor};
 use planish_cpu::isa::Isa;
 use planish_cpu::matmul::{HalfMatrix, PackedMatrix};
@@ -242,18 +241,6 @@ impl Chooser {
             .collect();
         contenders.sort_by(|a, b| a.estimated.total_cmp(&b.estimated));
         contenders
-    }
-
-    /// Whether a convolution of levels to numbers counts bits, and why: for the others [`LevelConv`] chooses by itself.
-    pub(crate) fn counts_bits(&self, problem: &ConvProblem) -> Option<&'static str> {
-        let bits = algorithms().iter().find(|a| a.name() == BIT_ALGORITHM)?;
-        bits.accepts(problem, self.isa).ok()?;
-        if let Some(only) = self.options.only.as_deref() {
-            return (only == BIT_ALGORITHM).then_some("asked for");
-        }
-        let estimated = self.rates.milliseconds(&bits.work(problem, self.isa, self.threads));
-        let bytes = LevelConv::milliseconds(problem, self.isa, &self.rates, self.threads);
-        bytes.map_or(true, |bytes| estimated < bytes).then_some("the least estimate")
     }
 
     /// The pick for a convolution.

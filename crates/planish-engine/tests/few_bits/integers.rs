@@ -153,8 +153,10 @@ fn weights_of_four_bits() {
 }
 
 #[test]
-fn activations_of_four_bits_stay_in_integers() {
-    for (dtype, zero) in [(DType::U4, 0), (DType::U4, 5), (DType::I4, -8), (DType::I4, -2)] {
+fn activations_of_few_bits_stay_in_integers() {
+    for (dtype, zero) in
+        [(DType::U4, 0), (DType::U4, 5), (DType::I4, -8), (DType::I4, -2), (DType::U2, 0), (DType::I2, -1)]
+    {
         let shape = [1, 8, 9, 7];
         let mut net = Net::new(&shape);
         let mut x = net.1;
@@ -163,7 +165,9 @@ fn activations_of_four_bits_stay_in_integers() {
             let zero = net.constant(Tensor::from_ints(dtype, &[], &[zero]).unwrap());
             let levels = net.add(QuantizeLinear::default(), &[x, scale, zero]);
             x = net.add(DequantizeLinear::default(), &[levels, scale, zero]);
-            let w = net.integers(DType::I4, &[to, from, 3, 3], -8, 16);
+            let low = if dtype.bits() == 4 { -8 } else { -2 };
+            let kind = if dtype.bits() == 4 { DType::I4 } else { DType::I2 };
+            let w = net.integers(kind, &[to, from, 3, 3], low, -2 * low);
             let own = net.constant(Tensor::scalar(0.05f32 / (from as f32).sqrt()));
             let w = net.add(DequantizeLinear::default(), &[w, own]);
             x = net.add(Conv { pads: vec![1; 4], ..Conv::default() }, &[x, w]);
