@@ -149,7 +149,7 @@ pub fn quantize(isa: Isa, pool: &ThreadPool, grids: Grids<'_>, input: Rows<'_>, 
 }
 
 /// The levels of signs, which lie around the zero point 1 so that there is one for padding: 2 where a number is at least 0,
-/// else, and for NaN, 0.
+/// else, and for NaN, 0. Where kernels take subnormal numbers for 0 (`denormals.rs`), those are positive.
 ///
 /// # Panics
 /// Where the views differ in rows or channels.

@@ -83,7 +83,8 @@ proptest! {
     #[test]
     fn numbers_become_signs(rows in 0usize..5, channels in 1usize..70, gap in 0usize..3, seed: u64) {
         let mut x = random(seed, rows * channels, -2.0, 2.0);
-        let specials = [0.0, -0.0, f32::from_bits(1), -f32::from_bits(1), f32::NAN, -f32::NAN, f32::NEG_INFINITY];
+        let least = f32::MIN_POSITIVE;
+        let specials = [0.0, -0.0, least, -least, f32::NAN, -f32::NAN, f32::NEG_INFINITY];
         for (x, special) in x.iter_mut().step_by(3).zip(specials) {
             *x = special;
         }

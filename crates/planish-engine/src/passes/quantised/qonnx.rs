@@ -9,7 +9,7 @@
 //! `f32`. QuantizeLinear adds zero points behind its rounding, QONNX before: there a tie may be between other integers, and
 //! the sum is rounded once more. So other zero points, and rounding up or down, are written out as arithmetic in front of
 //! levels of step 1. What no levels can say stays: scales for each channel, the other roundings, more bits. Only of NaN
-//! nothing is kept, as in all quantised networks.
+//! nothing is kept, as in all quantised networks, and subnormal numbers are 0 to kernels.
 
 use super::super::Pass;
 use super::super::rewrite::Rewriter;
