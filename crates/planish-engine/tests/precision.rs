@@ -89,8 +89,7 @@ fn classifier() -> Graph {
     let pooled = net.add(GlobalPool { kind: GlobalPoolKind::Average }, &[e]);
     let flat = net.add(Flatten { axis: 1 }, &[pooled]);
     let (weights, bias) = (net.constant(&[32, 10], 0.5), net.constant(&[10], 0.1));
-    let scores =
-        net.add(Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: false }, &[flat, weights, bias]);
+    let scores = net.add(Gemm::default(), &[flat, weights, bias]);
     let y = net.add(Softmax { function: SoftmaxFunction::Softmax, axis: 1, flatten: false }, &[scores]);
     // A spatial value that is read on, too.
     net.graph.outputs = vec![y, sum];

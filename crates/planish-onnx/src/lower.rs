@@ -160,7 +160,7 @@ impl Lowering {
         } else {
             let name = node.name.clone();
             let plain = Node { name, op, inputs: numbers, outputs: vec![y] };
-            if plain.op.domain().is_empty() { self.graph.nodes.push(plain) } else { self.node(&plain)? }
+            if is_own(&plain) { self.node(&plain)? } else { self.graph.nodes.push(plain) }
         }
         if let (Some(grid), Some(y)) = (&quantised.output, y) {
             self.convert(node, grid, true, y, node.output())?;
@@ -306,6 +306,7 @@ mod tests {
     use super::*;
     use planish_graph::ops::math::softmax::SoftmaxFunction;
     use planish_graph::ops::nn::conv::Conv;
+    use planish_graph::ops::nn::quantized::qonnx::BipolarQuant;
     use planish_graph::{Dim, reference};
 
     #[test]
@@ -379,6 +380,25 @@ mod tests {
                 "{activation:?}"
             );
         }
+    }
+
+    #[test]
+    fn signs_keep_their_operator() {
+        let mut graph = Graph::new("g");
+        let x = graph.add_input("x", DType::F32, &[Dim::Fixed(3)]);
+        let scale = graph.add_constant("scale", Tensor::scalar(0.5f32));
+        let op = Arc::new(BipolarQuant);
+        let quantised =
+            Quantised { op, inputs: vec![None, None], output: Some(Grid::levels(0.5, 1)), inner: None };
+        let y = graph.add_node("y", quantised, &[x, scale]);
+        graph.outputs.push(y);
+        let lowered = to_standard(&graph).unwrap().unwrap();
+        let names: Vec<&str> = lowered.nodes.iter().map(|n| n.op.name()).collect();
+        assert_eq!(names, ["BipolarQuant", "QuantizeLinear"]);
+        let input = Tensor::new(&[3], &[1f32, -3.0, 0.0]).unwrap();
+        let made = reference::run(&lowered, std::slice::from_ref(&input)).unwrap();
+        assert_eq!(made, reference::run(&graph, std::slice::from_ref(&input)).unwrap());
+        assert_eq!(made[0].as_slice::<u8>().unwrap(), [2, 0, 2]);
     }
 
     #[test]

@@ -43,8 +43,8 @@ enum Route {
 }
 
 impl Route {
-    /// The cheapest for a problem on levels.
-    fn find(problem: &ConvProblem, isa: Isa, rates: &Rates, threads: usize) -> Result<Route, String> {
+    /// The cheapest for a problem on levels, and its estimated milliseconds.
+    fn find(problem: &ConvProblem, isa: Isa, rates: &Rates, threads: usize) -> Result<(Route, f64), String> {
         problem.validate()?;
         let bytes: [(Route, &dyn ConvAlgorithm); 3] =
             [(Route::Pointwise, &Pointwise), (Route::Indirect, &Indirect), (Route::Im2col, &Im2col)];
@@ -67,7 +67,6 @@ impl Route {
         candidates
             .map(|(route, work)| (route, rates.milliseconds(&work)))
             .min_by(|a, b| a.1.total_cmp(&b.1))
-            .map(|(route, _)| route)
             .ok_or_else(|| "no algorithm makes numbers of levels for this convolution".to_owned())
     }
 }
@@ -124,7 +123,7 @@ impl LevelConv {
         let levels = SumLevels { input_zero: 0, bias: None, scales: &ones, shift: None };
         let weights = Weights { values, bias: None, levels: Some(levels) };
         weights.check(problem)?;
-        let route = Route::find(problem, isa, rates, threads)?;
+        let (route, _) = Route::find(problem, isa, rates, threads)?;
         let piece = match route {
             Route::Pointwise => Pointwise.piece_len(problem),
             Route::Indirect => Indirect.piece_len(problem),
@@ -138,6 +137,16 @@ impl LevelConv {
             _ => Prepared::Bytes { weights: dense::pack(problem, isa, piece, weights), route },
         };
         Ok(LevelConv { problem: problem.clone(), sums: problem.channel_sums(values), prepared })
+    }
+
+    /// The estimated milliseconds of a run; an error where nothing computes the problem.
+    pub fn milliseconds(
+        problem: &ConvProblem,
+        isa: Isa,
+        rates: &Rates,
+        threads: usize,
+    ) -> Result<f64, String> {
+        Route::find(problem, isa, rates, threads).map(|(_, milliseconds)| milliseconds)
     }
 
     /// The name of the algorithm, for reports.
@@ -416,6 +425,11 @@ mod tests {
         let rates = Rates::defaults(Isa::Portable);
         let bytes = LevelConv::new(&case.problem, Isa::Portable, &rates, 1, &case.values).unwrap();
         assert!(bytes.multiplies_bytes() && bytes.bytes() >= case.values.len(), "{}", bytes.algorithm());
+        let estimate = |batch: usize| {
+            let problem = ConvProblem { batch, ..case.problem.clone() };
+            LevelConv::milliseconds(&problem, Isa::Portable, &rates, 1).unwrap()
+        };
+        assert!(estimate(1) > 0.0 && estimate(8) > 4.0 * estimate(1), "{} {}", estimate(1), estimate(8));
         case.check(true);
         let mut depthwise = ConvProblem::new_2d(2, 19, 19, [7, 5], [3, 3]);
         depthwise.groups = 19;

@@ -15,7 +15,7 @@ mod range;
 mod table;
 
 pub use binary::{LevelBinary, level_binary};
-pub use quantize::{Grid, Grids, dequantize, quantize};
+pub use quantize::{Grid, Grids, dequantize, quantize, signs};
 pub use range::own_grid;
 pub use table::{LevelTable, look_up};
 

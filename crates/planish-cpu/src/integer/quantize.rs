@@ -62,6 +62,16 @@ impl Map for ToNumber {
     }
 }
 
+#[derive(Clone, Copy)]
+struct ToSign;
+
+impl Map for ToSign {
+    #[inline(always)]
+    fn map<S: Simd>(self, s: S, x: S::F32) -> S::F32 {
+        s.select(s.le(s.zero(), x), s.splat(2.0), s.zero())
+    }
+}
+
 /// Some rows, each channel with a grid of its own. To levels where `LEVELS`, to numbers otherwise.
 struct EachChannel<T, O, const LEVELS: bool> {
     from: (*const T, usize),
@@ -136,6 +146,15 @@ pub fn quantize(isa: Isa, pool: &ThreadPool, grids: Grids<'_>, input: Rows<'_>, 
         Grids::One(grid) => map_rows(isa, pool, ToLevel(grid), input, output),
         Grids::Each(grids) => each_channel::<_, _, true>(isa, pool, grids, input, output),
     }
+}
+
+/// The levels of signs, which lie around the zero point 1 so that there is one for padding: 2 where a number is at least 0,
+/// else, and for NaN, 0. Where kernels take subnormal numbers for 0 (`denormals.rs`), those are positive.
+///
+/// # Panics
+/// Where the views differ in rows or channels.
+pub fn signs(isa: Isa, pool: &ThreadPool, input: Rows<'_>, output: RowsMut<'_, u8>) {
+    map_rows(isa, pool, ToSign, input, output);
 }
 
 /// The numbers of levels: `(level - zero) * scale`.

@@ -81,6 +81,20 @@ proptest! {
     }
 
     #[test]
+    fn numbers_become_signs(rows in 0usize..5, channels in 1usize..70, gap in 0usize..3, seed: u64) {
+        let mut x = random(seed, rows * channels, -2.0, 2.0);
+        let least = f32::MIN_POSITIVE;
+        let specials = [0.0, -0.0, least, -least, f32::NAN, -f32::NAN, f32::NEG_INFINITY];
+        for (x, special) in x.iter_mut().step_by(3).zip(specials) {
+            *x = special;
+        }
+        let wanted: Vec<u8> = x.iter().map(|&x| if x >= 0.0 { 2 } else { 0 }).collect();
+        check((rows, channels, gap), &wanted, |isa, pool, out| {
+            signs(isa, pool, Rows::dense(&x, rows, channels).unwrap(), out);
+        });
+    }
+
+    #[test]
     fn sums_and_products(
         rows in 0usize..5, channels in 1usize..70, gap in 0usize..3, product: bool, bounded: bool, repeat in 0usize..3,
         seed: u64, scales in prop::array::uniform3(0.01f32..1.0), zeros: [u8; 3],

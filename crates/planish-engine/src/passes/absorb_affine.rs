@@ -2,19 +2,21 @@
 //!
 //! At inference a batch normalisation is `y = a·x + b` for each channel, and so are additions, subtractions,
 //! multiplications and divisions by constants of one number a channel. Behind a convolution, transposed convolution or
-//! matrix product with constant weights, that is other weights and another bias, for nothing. Not folded: anything
-//! *before* a convolution (its padding would have to change too), statistics of training mode, and weights whose result
-//! somebody else reads as well.
+//! matrix product with constant weights, that is other weights and another bias, for nothing. Of weights that are integers
+//! with a scale for each channel it is other scales, and where the factor is negative the integers change their signs: few
+//! bits stay few. Not folded: anything *before* a convolution (its padding would have to change too), statistics of training
+//! mode, and weights whose result somebody else reads as well.
 
 use super::Pass;
+use super::layer_weights::{Given, Layer, Weights, bias_numbers};
 use super::pattern::per_channel;
+use super::quantised::constants::operands;
 use super::rewrite::Rewriter;
 use planish_graph::ops::math::binary::{Binary, BinaryFunction};
 use planish_graph::ops::math::gemm::Gemm;
+use planish_graph::ops::math::matmul::MatMul;
 use planish_graph::ops::nn::batch_normalization::BatchNormalization;
-use planish_graph::ops::nn::conv::Conv;
-use planish_graph::ops::nn::conv_transpose::ConvTranspose;
-use planish_graph::{Graph, Node, NodeId, Operator, OperatorExt, Result, Tensor, ValueId};
+use planish_graph::{DType, Graph, Node, NodeId, Operator, OperatorExt, Result, Tensor, ValueId};
 use std::sync::Arc;
 
 /// Folds maps of each channel into the weights before them.
@@ -29,7 +31,15 @@ impl Pass for AbsorbAffine {
         for id in rewriter.node_ids() {
             if let Some(found) = absorb(&rewriter, id) {
                 let name = rewriter.node(found.layer).map(|n| n.name.clone()).unwrap_or_default();
-                let weights = rewriter.add_constant(&format!("{name}.weight"), found.weights);
+                let weights = match found.weights {
+                    Weights::Numbers(weights) => rewriter.add_constant(&format!("{name}.weight"), weights),
+                    Weights::Integers(integers, grid, numbers) => {
+                        let wish = format!("{name}.weight");
+                        let parts = operands(&mut rewriter, &wish, integers, &grid)?;
+                        let op = Arc::new(grid.dequantize());
+                        rewriter.insert_like(id, &wish, op, parts, numbers, DType::F32)
+                    }
+                };
                 let bias = rewriter.add_constant(&format!("{name}.bias"), found.bias);
                 let inputs = vec![Some(found.input), Some(weights), Some(bias)];
                 rewriter.fuse(id, found.layer, found.op, inputs);
@@ -44,7 +54,7 @@ struct Absorbed {
     layer: NodeId,
     op: Arc<dyn Operator>,
     input: ValueId,
-    weights: Tensor,
+    weights: Weights,
     bias: Tensor,
 }
 
@@ -59,79 +69,30 @@ fn absorb(rewriter: &Rewriter, id: NodeId) -> Option<Absorbed> {
     node.inputs.iter().flatten().find_map(|&value| {
         let layer = rewriter.maker(value).filter(|_| rewriter.use_count(value) == 1)?;
         let layer_node = rewriter.node(layer)?;
-        let weights = rewriter.constant_input(layer_node, 1).filter(|w| w.dtype().is_float())?;
-        let target = Layer::of(&*layer_node.op, weights)?;
-        let broadcast = |t: &Tensor| per_channel(t, weights.rank(), 1, target.channels);
+        let weights = Given::of(rewriter, layer_node)?;
+        let tensor = weights.tensor;
+        let target = Layer::of(&*layer_node.op, tensor)?;
+        let broadcast = |t: &Tensor| per_channel(t, tensor.rank(), 1, target.channels);
         let affine = channel_map(node, value, target.channels, true, |v| rewriter.constant(v), broadcast)?;
         if !affine.iter().all(|(factor, offset)| factor.is_finite() && offset.is_finite()) {
             return None;
         }
-        let before = match layer_node.input(2) {
-            Some(bias) => per_channel(rewriter.constant(bias)?, weights.rank().min(2), 1, target.channels)?,
-            None => vec![0.0; target.channels],
-        };
+        let before = bias_numbers(rewriter, layer_node, tensor.rank().min(2), target.channels)?;
         let bias: Vec<f64> =
             before.iter().zip(&affine).map(|(b, (f, o))| target.bias_factor * b * f + o).collect();
-        let values = weights.to_f64s().into_iter().enumerate();
-        let scaled: Vec<f64> = values.map(|(i, w)| w * affine[target.channel_of(i)].0).collect();
+        let dtype = if weights.meaning.is_some() { DType::F32 } else { tensor.dtype() };
         Some(Absorbed {
             layer,
             op: match layer_node.op.as_op::<Gemm>() {
                 Some(gemm) => Arc::new(Gemm { beta: 1.0, ..*gemm }),
+                None if layer_node.op.is_op::<MatMul>() => Arc::new(Gemm::default()),
                 None => layer_node.op.clone(),
             },
             input: layer_node.input(0)?,
-            weights: Tensor::from_f64s(weights.dtype(), weights.shape(), &scaled).ok()?,
-            bias: Tensor::from_f64s(weights.dtype(), &[target.channels], &bias).ok()?,
+            weights: weights.times(&affine, &target)?,
+            bias: Tensor::from_f64s(dtype, &[target.channels], &bias).ok()?,
         })
     })
-}
-
-/// Where the output channels lie in a layer's weights: `outer` blocks of `channels / groups` runs of `inner`.
-struct Layer {
-    channels: usize,
-    /// Output channels of one group.
-    per_group: usize,
-    /// Weights of one output channel that lie together.
-    inner: usize,
-    /// Blocks of weights (input channels, where they come first) of one group.
-    blocks: usize,
-    bias_factor: f64,
-}
-
-impl Layer {
-    fn of(op: &dyn Operator, weights: &Tensor) -> Option<Layer> {
-        let &[first, second, ref taps @ ..] = weights.shape() else { return None };
-        let taps: usize = taps.iter().product();
-        let rows_are_channels =
-            Layer { channels: first, per_group: first, inner: second * taps, blocks: 1, bias_factor: 1.0 };
-        let layer = if op.is_op::<Conv>() {
-            rows_are_channels
-        } else if let Some(transposed) = op.as_op::<ConvTranspose>() {
-            let groups = transposed.conv.group;
-            Layer {
-                channels: second.checked_mul(groups)?,
-                per_group: second,
-                inner: taps,
-                blocks: first.checked_div(groups)?,
-                bias_factor: 1.0,
-            }
-        } else {
-            let gemm = op.as_op::<Gemm>()?;
-            let bias_factor = f64::from(gemm.beta);
-            if gemm.trans_b {
-                Layer { bias_factor, ..rows_are_channels }
-            } else {
-                Layer { channels: second, per_group: second, inner: 1, blocks: first, bias_factor }
-            }
-        };
-        (layer.channels > 0 && !weights.is_empty()).then_some(layer)
-    }
-    /// The output channel that weight `index` belongs to.
-    fn channel_of(&self, index: usize) -> usize {
-        let run = index / self.inner;
-        run % self.per_group + run / self.per_group / self.blocks * self.per_group
-    }
 }
 
 /// The map that `node` applies to each of the channels of `value`, which only normalisations know as such: whether they
@@ -178,6 +139,9 @@ mod tests {
     use BinaryFunction::{Add, Div, Mul, Sub};
     use planish_graph::Graph;
     use planish_graph::ops::math::unary::UnaryFunction::Relu;
+    use planish_graph::ops::nn::conv::Conv;
+    use planish_graph::ops::nn::conv_transpose::ConvTranspose;
+    use planish_graph::ops::nn::quantized::fused::Grid;
 
     fn normalised(g: &mut Graph, name: &str, x: ValueId, channels: usize, training_mode: bool) -> ValueId {
         let mut parts = vec![x];
@@ -234,6 +198,47 @@ mod tests {
             let y = normalised(&mut g, "norm", y, 3, false);
             g.outputs.push(y);
             check(&AbsorbAffine, g, &[("Gemm", 1)]);
+        }
+    }
+
+    /// `op` of "x" and integer weights with scales along `axis`, or one scale, normalised with factors of both signs.
+    fn on_integers(op: impl Operator, dtype: DType, shape: &[usize], axis: usize, each: bool) -> Graph {
+        let (mut g, x) = input(if shape.len() == 3 { &[2, 4, 5] } else { &[2, 4] });
+        let len: usize = shape.iter().product();
+        let (low, high) = dtype.integer_range().unwrap();
+        // The lowest integer is among those of some channels only.
+        let integers: Vec<i128> = (0..len as i128).map(|i| if i == 1 { low } else { i * 5 % high }).collect();
+        let w = g.add_constant("w", Tensor::from_ints(dtype, shape, &integers).unwrap());
+        let channels = shape[axis];
+        let count = if each { channels } else { 1 };
+        let scales = (0..count).map(|c| 0.1 + c as f32 / 7.0).collect();
+        let zeros = (0..count as i32).map(|c| if c % 2 == 0 { 0 } else { 3 }).collect();
+        let grid = Grid { dtype, axis: axis as i64, scales, zeros };
+        let [scale, zero] = grid.tensors().unwrap();
+        let (scale, zero) = (g.add_constant("w.s", scale), g.add_constant("w.z", zero));
+        let w = g.add_node("wf", grid.dequantize(), &[w, scale, zero]);
+        let b = weights(&mut g, "b", &[channels]);
+        let matrix = shape.len() == 2 && op.name() == "MatMul";
+        let y = if matrix { g.add_node("y", op, &[x, w]) } else { g.add_node("y", op, &[x, w, b]) };
+        let y = normalised(&mut g, "norm", y, channels, false);
+        g.outputs.push(y);
+        g
+    }
+
+    #[test]
+    fn integer_weights_keep_their_bits() {
+        for dtype in [DType::I8, DType::U8, DType::I4] {
+            for each in [false, true] {
+                let conv = Conv { group: 2, ..Conv::default() };
+                let g = on_integers(conv, dtype, &[6, 2, 3], 0, each);
+                let g = check_inferred(&AbsorbAffine, g, &[("Conv", 1), ("DequantizeLinear", 1)]);
+                let integers = g.constant(g.nodes[0].input(0).unwrap()).unwrap();
+                assert_eq!(integers.dtype(), dtype);
+                let rest = [("Gemm", 1), ("DequantizeLinear", 1)];
+                check_inferred(&AbsorbAffine, on_integers(MatMul, dtype, &[4, 6], 1, each), &rest);
+                let gemm = Gemm { trans_b: true, ..Gemm::default() };
+                check_inferred(&AbsorbAffine, on_integers(gemm, dtype, &[6, 4], 0, each), &rest);
+            }
         }
     }
 

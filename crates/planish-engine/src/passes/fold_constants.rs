@@ -3,12 +3,15 @@
 //! Three rules keep it from doing harm. A fold that makes the model larger by much is left (an `Expand` of a scalar to a
 //! whole feature map). A fold whose evaluation would take long is left, and so is all behind it. And **nothing that comes
 //! from dequantised constants is folded**: `DequantizeLinear` of integer weights is how a quantised network says so, and
-//! folding it would turn it back into a float network.
+//! folding it would turn it back into a float network. Nor are QONNX's quantisers of constants, which say the same in another
+//! way: [`super::quantised::constants`] makes integers of them.
 
 use super::Pass;
 use super::rewrite::{Rewriter, has_nested_graph};
+use planish_graph::ops::nn::quantized::qonnx::{BipolarQuant, Quant};
+use planish_graph::ops::nn::quantized::quantize::DequantizeLinear;
 use planish_graph::reference::eval_node;
-use planish_graph::{Fact, Graph, Node, Operator, Result, Tensor};
+use planish_graph::{Fact, Graph, Node, Operator, OperatorExt, Result, Tensor};
 
 /// Evaluates what depends on constants alone.
 pub struct FoldConstants;
@@ -70,7 +73,8 @@ fn fold(graph: &Graph, node: &Node) -> Option<(Vec<Tensor>, usize)> {
 
 /// Whether results of `op` may become constants at all. See the module.
 pub(super) fn may_fold(op: &dyn Operator) -> bool {
-    op.is_pure() && op.name() != "DequantizeLinear" && !has_nested_graph(op)
+    let says_levels = op.is_op::<DequantizeLinear>() || op.is_op::<Quant>() || op.is_op::<BipolarQuant>();
+    op.is_pure() && !says_levels && !has_nested_graph(op)
 }
 
 #[cfg(test)]
@@ -80,7 +84,7 @@ mod tests {
     use planish_graph::ops::math::binary::BinaryFunction::{Add, Mul};
     use planish_graph::ops::math::unary::UnaryFunction::Relu;
     use planish_graph::ops::movement::expand::Expand;
-    use planish_graph::ops::nn::quantized::quantize::{DequantizeLinear, Granularity};
+    use planish_graph::ops::nn::quantized::quantize::Granularity;
 
     #[test]
     fn constants_are_computed() {

@@ -22,7 +22,7 @@ impl Pass for MatrixBias {
             if let Some(found) = find(&rewriter, id) {
                 let name = rewriter.node(found.product).map(|n| n.name.clone()).unwrap_or_default();
                 let bias = rewriter.add_constant(&format!("{name}.bias"), found.bias);
-                let op = Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: false };
+                let op = Gemm::default();
                 let inputs = vec![Some(found.rows), Some(found.weights), Some(bias)];
                 rewriter.fuse(id, found.product, Arc::new(op), inputs);
             }

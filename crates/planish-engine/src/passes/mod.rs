@@ -15,10 +15,13 @@
 //! 4. `symbolic-shapes`, `identities`, `channel-shuffles`, `channels-first`, `reshapes`: nothing stands between the nodes
 //!    of a pattern any more. Shuffles are looked for before chains of reshapes are merged, which would hide their ends.
 //! 5. `global-pools`, `pads`, `activations`, `matrix-bias`: the many spellings of a layer become one.
-//! 6. `quantised-spelling`, `unsigned-levels`: quantised networks in one spelling and one signedness.
-//! 7. `absorb-affine`, then `fuse-convolutions`, which would hide the convolution's plain result from all others.
-//! 8. `quantised-movement`, `quantised-limits`, `absorb-conversions`, `quantised-residuals`: what is left between two
-//!    conversions is computed on levels. Last, because no other pass looks into such operators.
+//! 6. `qonnx-spelling`, `few-bit-constants`, `quantised-spelling`, `unsigned-levels`: quantised networks in one spelling and
+//!    one signedness.
+//! 7. `quantised-movement`, so that quantisations stand behind the layers that they end, then `sign-thresholds`, which decides
+//!    ties by the normalisation as the file has it.
+//! 8. `absorb-affine`, then `fuse-convolutions`, which would hide the convolution's plain result from all others.
+//! 9. `quantised-limits`, `absorb-conversions`, `quantised-residuals`: what is left between two conversions is computed on
+//!    levels. Last, because no other pass looks into such operators.
 
 mod absorb_affine;
 mod activations;
@@ -33,6 +36,7 @@ mod global_pools;
 mod identities;
 mod inline_branches;
 mod known_contents;
+mod layer_weights;
 mod matrix_bias;
 mod pads;
 mod pattern;
@@ -50,6 +54,7 @@ mod widen_halves;
 
 pub(crate) use absorb_affine::{Affine, channel_map};
 pub(crate) use pattern::per_channel;
+pub(crate) use quantised::moves_levels;
 pub(crate) use quantised::report::reason as conversion_reason;
 pub use quantised::report::{Conversion, conversions};
 pub use specialise::{Specialised, as_it_stands, specialise};
@@ -82,11 +87,14 @@ pub fn passes() -> &'static [&'static dyn Pass] {
         &pads::Pads,
         &activations::Activations,
         &matrix_bias::MatrixBias,
+        &quantised::qonnx::QonnxSpelling,
+        &quantised::constants::FewBitConstants,
         &quantised::spelling::QuantisedSpelling,
         &unsigned_levels::UnsignedLevels,
+        &quantised::movement::QuantisedMovement,
+        &quantised::thresholds::SignThresholds,
         &absorb_affine::AbsorbAffine,
         &fuse_convolutions::FuseConvolutions,
-        &quantised::movement::QuantisedMovement,
         &quantised::limits::QuantisedLimits,
         &quantised::absorb::AbsorbConversions,
         &quantised::residual::QuantisedResiduals,

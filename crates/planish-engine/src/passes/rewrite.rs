@@ -189,6 +189,21 @@ impl<'g> Rewriter<'g> {
         self.anchors.push(anchor);
         self.read(id, inputs);
     }
+    /// Adds a node that stands before `anchor`, with one output of the shape that `like` has and of type `dtype`.
+    pub fn insert_like(
+        &mut self,
+        anchor: NodeId,
+        name: &str,
+        op: Arc<dyn Operator>,
+        inputs: Vec<Option<ValueId>>,
+        like: ValueId,
+        dtype: DType,
+    ) -> ValueId {
+        let shape = self.dims(like).map(<[_]>::to_vec);
+        let output = self.add_value(name, Some(dtype), shape);
+        self.insert(anchor, Node { name: name.to_string(), op, inputs, outputs: vec![Some(output)] });
+        output
+    }
     /// Makes `id` read `inputs`.
     fn read(&mut self, id: NodeId, inputs: Vec<Option<ValueId>>) {
         for (place, value) in inputs.iter().enumerate() {

@@ -4,6 +4,7 @@ use super::known_contents::KnownContents;
 use super::{Pass, run_pass};
 use planish_graph::ops::math::binary::{Binary, BinaryFunction};
 use planish_graph::ops::math::unary::{Unary, UnaryFunction};
+use planish_graph::ops::nn::quantized::fused::Grid;
 use planish_graph::{DType, Dim, Graph, Tensor, ValueId, reference};
 use std::collections::BTreeMap;
 
@@ -51,6 +52,17 @@ pub fn unary(graph: &mut Graph, name: &str, function: UnaryFunction, x: ValueId)
 /// Adds a function of two values.
 pub fn binary(graph: &mut Graph, name: &str, function: BinaryFunction, a: ValueId, b: ValueId) -> ValueId {
     graph.add_node(name, Binary { function }, &[a, b])
+}
+
+/// Adds a conversion to the levels of a grid or from them, with its constants.
+pub fn convert(graph: &mut Graph, name: &str, to_levels: bool, x: ValueId, grid: &Grid) -> ValueId {
+    let [scale, zero] = grid.tensors().unwrap();
+    let scale = graph.add_constant(&format!("{name}.s"), scale);
+    let zero = graph.add_constant(&format!("{name}.z"), zero);
+    match to_levels {
+        true => graph.add_node(name, grid.quantize(), &[x, scale, zero]),
+        false => graph.add_node(name, grid.dequantize(), &[x, scale, zero]),
+    }
 }
 
 /// Inputs for `graph`; open extents become 2.

@@ -1,22 +1,21 @@
 //! Levels of every type become `u8`: `i8` with a zero point `z` is the same numbers as `u8` with `z + 128`, `i4` as `u8` with
-//! `z + 8`, and `u4` as `u8` with `z`, where those of four bits end at 15.
+//! `z + 8`, and `u4` as `u8` with `z`, where those of four bits end at 15; of two bits, `i2` as `u8` with `z + 2`, which end at 3.
 //!
-//! Files quantise activations in either signedness, and in four bits. The products that machines have multiply unsigned
+//! Files quantise activations in either signedness, and in four or two bits. The products that machines have multiply unsigned
 //! activations by signed weights, so kernels know activations as `u8` only; this is the one place where the other spellings
 //! are read. Rewritten are QuantizeLinear, everything that only moves its levels or compares them, and the DequantizeLinear
 //! behind. What the caller of the graph gives or gets keeps its type.
 //!
-//! That levels end at 15 is said by limits on the numbers before they are quantised, which go where all activations go: into
+//! That levels end at 15 or 3 is said by limits on the numbers before they are quantised, which go where all activations go: into
 //! the operator before. Limits that stood there are part of them.
 
 use super::Pass;
-use super::quantised::limits::limits;
+use super::quantised::limits::limited;
 use super::quantised::moves_levels;
 use super::rewrite::Rewriter;
-use planish_graph::ops::math::clip::Clip;
 use planish_graph::ops::nn::pool::MaxPool;
 use planish_graph::ops::nn::quantized::quantize::{DequantizeLinear, QuantizeLinear};
-use planish_graph::{DType, Graph, Node, NodeId, OperatorExt, Result, Tensor, ValueId};
+use planish_graph::{DType, Graph, NodeId, OperatorExt, Result, Tensor, ValueId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -46,8 +45,8 @@ impl Pass for UnsignedLevels {
             for (end, End { zero, limits }) in ends {
                 let Some(node) = rewriter.node(end) else { continue };
                 let (mut inputs, name) = (node.inputs.clone(), format!("{}.zero", node.name));
-                if let Some(limits) = limits {
-                    inputs[0] = Some(limited(&mut rewriter, end, limits));
+                if let (Some(limits), Some(x)) = (limits, inputs[0]) {
+                    inputs[0] = Some(limited(&mut rewriter, end, x, limits));
                 }
                 let Some(node) = rewriter.node(end) else { continue };
                 let mut op = node.op.clone();
@@ -113,7 +112,8 @@ fn raise(dtype: DType) -> Option<i16> {
     match dtype {
         DType::I8 => Some(128),
         DType::I4 => Some(8),
-        DType::U4 => Some(0),
+        DType::I2 => Some(2),
+        DType::U4 | DType::U2 => Some(0),
         _ => None,
     }
 }
@@ -146,43 +146,21 @@ impl End {
             }
         };
         let limits = match quantises {
-            Some(op) if dtype.bits() == 4 => {
+            Some(op) if dtype.bits() < 8 => {
+                let most = (1u8 << dtype.bits()) - 1;
                 let plain = op.precision.is_none_or(|p| p == DType::F32) && scales.dtype() == DType::F32;
                 let (&[scale], &[zero]) = (&scales.to_f32s()[..], zero.as_slice::<u8>().ok()?) else {
                     return None;
                 };
                 // Others are the conversion's to refuse.
-                let usable = plain && scale.is_finite() && scale > 0.0 && zero <= 15;
+                let usable = plain && scale.is_finite() && scale > 0.0 && zero <= most;
                 usable.then_some(())?;
-                Some([0, 15].map(|end: i16| f32::from(end - i16::from(zero)) * scale))
+                Some([0, most].map(|end| f32::from(i16::from(end) - i16::from(zero)) * scale))
             }
             _ => None,
         };
         Some(End { zero, limits })
     }
-}
-
-/// The numbers that `id` quantises, kept between limits, together with those they were kept between before.
-fn limited(rewriter: &mut Rewriter, id: NodeId, [mut low, mut high]: [f32; 2]) -> ValueId {
-    let node = rewriter.node(id).expect("the end of a region is a node");
-    let (name, mut x) = (node.name.clone(), node.inputs[0].expect("what is quantised is given"));
-    let before = rewriter.maker(x).and_then(|maker| rewriter.node(maker));
-    if let Some((before, [own_low, own_high])) = before.and_then(|b| Some((b, limits(rewriter, b)?)))
-        && own_low <= own_high
-        && own_low <= high
-        && own_high >= low
-        && let Some(free) = before.input(0)
-    {
-        (low, high, x) = (low.max(own_low), high.min(own_high), free);
-    }
-    let ends =
-        [low, high].map(|end| Some(rewriter.add_constant(&format!("{name}.end"), Tensor::scalar(end))));
-    let shape = rewriter.dims(x).map(<[_]>::to_vec);
-    let output = rewriter.add_value(&format!("{name}.limited"), Some(DType::F32), shape);
-    let inputs = vec![Some(x), ends[0], ends[1]];
-    let op = Arc::new(Clip);
-    rewriter.insert(id, Node { name: format!("{name}/Clip"), op, inputs, outputs: vec![Some(output)] });
-    output
 }
 
 fn filled(shape: &[usize], level: u8) -> Option<Tensor> {
@@ -226,9 +204,11 @@ mod tests {
     }
 
     #[test]
-    fn levels_of_four_bits_end_at_15() {
+    fn levels_of_few_bits_end_where_their_type_does() {
         use planish_graph::ops::math::unary::UnaryFunction;
-        for (dtype, zero, raised) in [(DType::U4, 3, 3), (DType::I4, -6, 2)] {
+        for (dtype, zero, raised) in
+            [(DType::U4, 3, 3), (DType::I4, -6, 2), (DType::U2, 1, 1), (DType::I2, -1, 1)]
+        {
             for relu in [false, true] {
                 let (mut g, x) = input(&[1, 2, 5]);
                 let x = if relu {

@@ -9,7 +9,7 @@ use super::integer_sums::IntegerSums;
 use super::rates;
 use super::tune::{self, Contender, Contest, Tuning};
 use super::wisdom::{self, Winner, Wisdom};
-use planish_cpu::conv::{ConvProblem, PreparedConv, SumLevels, Weights, WeightsKey, algorithms, plain_error};
+use planish_cpu::conv::{ConvProblem, PreparedConv, Weights, WeightsKey, algorithms, plain_error};
 use planish_cpu::element::{ElementType, Factor};
 use planish_cpu::isa::Isa;
 use planish_cpu::matmul::{HalfMatrix, PackedMatrix};
@@ -90,15 +90,15 @@ pub(crate) struct Request<'a> {
 type SumsKey = (u8, Vec<i32>, Vec<u32>);
 
 fn sums_key(sums: &IntegerSums) -> SumsKey {
-    (sums.input_zero, sums.bias.clone(), sums.scales.iter().map(|s| s.to_bits()).collect())
+    let numbers = sums.scales.iter().chain(sums.shift.iter().flatten());
+    (sums.input_zero, sums.bias.clone(), numbers.map(|s| s.to_bits()).collect())
 }
 
 impl Request<'_> {
     /// The weights as kernels take them.
     pub(crate) fn numbers(&self) -> Result<Weights<'_>> {
-        if let Some(IntegerSums { values, input_zero, bias, scales }) = &self.sums {
-            let levels = SumLevels { input_zero: *input_zero, bias: Some(bias), scales, shift: None };
-            return Ok(Weights { values, bias: None, levels: Some(levels) });
+        if let Some(sums) = &self.sums {
+            return Ok(Weights { values: &sums.values, bias: None, levels: Some(sums.levels()) });
         }
         let bias = self.bias.map(|b| b.as_slice::<f32>()).transpose()?;
         Ok(Weights::new(self.weights.as_slice::<f32>()?, bias))

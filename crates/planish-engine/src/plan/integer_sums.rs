@@ -3,15 +3,17 @@
 //!
 //! Both operands have a scale, and so have their products: `scale of x * scale of w`, one for each output channel. The bias
 //! is rounded to that unit (Jacob et al., "Quantization and Training of Neural Networks for Efficient
-//! Integer-Arithmetic-Only Inference", 2018, section 2.4), which is some thousand times finer than the output's.
+//! Integer-Arithmetic-Only Inference", 2018, section 2.4), which is some thousand times finer than the output's. With weights
+//! of few bits it is not: then what rounding leaves of the bias is added to the scaled sum.
 
+use planish_cpu::conv::{SumLevels, WeightBits};
 use planish_cpu::epilogue::Levels;
 use planish_graph::ops::math::gemm::Gemm;
 use planish_graph::ops::math::matmul::MatMul;
 use planish_graph::ops::nn::conv::Conv;
 use planish_graph::ops::nn::fused::{ConvAdd, FusedActivation};
 use planish_graph::ops::nn::quantized::fused::Quantised;
-use planish_graph::{OperatorExt, Tensor};
+use planish_graph::{Node, Operator, OperatorExt, Tensor};
 
 /// What the sums of a convolution on levels mean: see [`planish_cpu::conv::SumLevels`].
 #[derive(Clone, Debug)]
@@ -21,11 +23,23 @@ pub(crate) struct IntegerSums {
     pub(crate) input_zero: u8,
     pub(crate) bias: Vec<i32>,
     pub(crate) scales: Vec<f32>,
+    pub(crate) shift: Option<Vec<f32>>,
+}
+
+/// A bias in units of the products: rounded, and what that leaves.
+struct Units {
+    whole: i32,
+    rest: f64,
 }
 
 /// The activation of an operator.
 pub(crate) fn activation(quantised: &Quantised) -> FusedActivation {
     quantised.op.as_op::<ConvAdd>().map_or(FusedActivation::None, |op| op.activation)
+}
+
+/// The activation of a node on levels.
+pub(crate) fn activation_of(node: &Node) -> FusedActivation {
+    node.op.as_op::<Quantised>().map_or(FusedActivation::None, activation)
 }
 
 /// Whether a function only limits, or scales, so that it is the same function in any unit.
@@ -57,10 +71,31 @@ pub(crate) fn levels(quantised: &Quantised) -> Levels {
 }
 
 impl IntegerSums {
+    /// They as kernels take them.
+    pub(crate) fn levels(&self) -> SumLevels<'_> {
+        SumLevels {
+            input_zero: self.input_zero,
+            bias: Some(&self.bias),
+            scales: &self.scales,
+            shift: self.shift.as_deref(),
+        }
+    }
+
+    /// Whether all sums are odd numbers of units, whatever the products are, as `passes/quantised/thresholds.rs` makes them.
+    /// What is limited to one unit up or down then never becomes the level between.
+    pub(crate) fn are_odd(&self) -> bool {
+        // With `n` the whole sum, `n scale + shift` is within half a unit of 1 or -1, or beyond both.
+        let Some(shift) = &self.shift else { return false };
+        let odd = |(scale, shift): (&f32, &f32)| {
+            (scale.abs() - 2.0).abs() < 1e-3 && (shift.abs() - 1.0).abs() < 0.4
+        };
+        self.scales.iter().zip(shift).all(odd)
+    }
+
     /// Of an operator with these weights and bias; `None` where it is none that multiplies, its scales vary along anything
     /// but the output channels, or a sum could leave 32 bits.
     pub(crate) fn of(quantised: &Quantised, weights: &Tensor, bias: Option<&Tensor>) -> Option<IntegerSums> {
-        let axis = channel_axis(quantised, weights)?;
+        let axis = channel_axis(&*quantised.op, weights)?;
         let channels = weights.shape()[axis];
         let (step, input_zero) = quantised.input(0)?.single()?;
         let grid = quantised.input(1)?;
@@ -78,14 +113,18 @@ impl IntegerSums {
         let bias = bias_in_units(quantised, bias, channels, products)?;
         for (c, bias) in bias.iter().enumerate() {
             let weights: f64 = values[c * each..(c + 1) * each].iter().map(|w| f64::from(w.abs())).sum();
-            if weights * 255.0 + f64::from(bias.unsigned_abs()) > f64::from(i32::MAX) {
+            if weights * 255.0 + f64::from(bias.whole.unsigned_abs()) > f64::from(i32::MAX) {
                 return None;
             }
         }
         let inner = quantised.inner.as_ref().and_then(|grid| grid.single());
         let unit = inner.map_or(unit(quantised), |(scale, _)| scale);
-        let scales = (0..channels).map(|c| products(c) / unit).collect();
-        Some(IntegerSums { values, input_zero: u8::try_from(input_zero).ok()?, bias, scales })
+        let scales: Vec<f32> = (0..channels).map(|c| products(c) / unit).collect();
+        let coarse = WeightBits::of(&values).is_some() && bias.iter().any(|bias| bias.rest != 0.0);
+        let rests = bias.iter().zip(&scales).map(|(bias, scale)| (bias.rest * f64::from(*scale)) as f32);
+        let shift = coarse.then(|| rests.collect());
+        let bias = bias.iter().map(|bias| bias.whole).collect();
+        Some(IntegerSums { values, input_zero: u8::try_from(input_zero).ok()?, bias, scales, shift })
     }
 }
 
@@ -101,9 +140,8 @@ pub(crate) fn differences(weights: &Tensor, axis: usize, zero: impl Fn(usize) ->
     values
 }
 
-/// The axis of the weights that counts output channels.
-fn channel_axis(quantised: &Quantised, weights: &Tensor) -> Option<usize> {
-    let op = &*quantised.op;
+/// The axis of the weights of a plain convolution or matrix product that counts output channels.
+pub(crate) fn channel_axis(op: &dyn Operator, weights: &Tensor) -> Option<usize> {
     if op.is_op::<Conv>() || op.is_op::<ConvAdd>() {
         return (weights.rank() >= 3).then_some(0);
     }
@@ -117,14 +155,16 @@ fn channel_axis(quantised: &Quantised, weights: &Tensor) -> Option<usize> {
     op.is_op::<MatMul>().then_some(1)
 }
 
-/// The bias in units of the products, rounded.
+/// The bias in units of the products.
 fn bias_in_units(
     quantised: &Quantised,
     bias: Option<&Tensor>,
     channels: usize,
     unit: impl Fn(usize) -> f32,
-) -> Option<Vec<i32>> {
-    let Some(bias) = bias else { return Some(vec![0; channels]) };
+) -> Option<Vec<Units>> {
+    let Some(bias) = bias else {
+        return Some((0..channels).map(|_| Units { whole: 0, rest: 0.0 }).collect());
+    };
     let each = bias.shape().last().is_some_and(|&last| last == channels) && bias.len() == channels;
     if !each && bias.len() != 1 {
         return None;
@@ -133,17 +173,18 @@ fn bias_in_units(
     (0..channels)
         .map(|c| {
             let at = if each { c } else { 0 };
-            let units = match quantised.input(2) {
-                None => f64::from(given[at] as f32 / unit(c)),
+            let (units, exact) = match quantised.input(2) {
+                None => (f64::from(given[at] as f32 / unit(c)), given[at] / f64::from(unit(c))),
                 Some(grid) => {
                     let of = if grid.scales.len() == 1 { 0 } else { at };
                     let integer = given[at] - f64::from(grid.zeros[of]);
                     // Mostly that unit itself, and the integers stay what they are.
-                    integer * (f64::from(grid.scales[of]) / f64::from(unit(c)))
+                    let units = integer * (f64::from(grid.scales[of]) / f64::from(unit(c)));
+                    (units, units)
                 }
             };
-            let units = units.round_ties_even();
-            (units.abs() <= f64::from(i32::MAX)).then_some(units as i32)
+            let whole = units.round_ties_even();
+            (whole.abs() <= f64::from(i32::MAX)).then_some(Units { whole: whole as i32, rest: exact - whole })
         })
         .collect()
 }
@@ -173,6 +214,14 @@ mod tests {
             assert_eq!(sums.values, [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
             assert_eq!((sums.input_zero, &sums.bias[..]), (7, &[20, -20][..]));
             assert_eq!(sums.scales, [0.25, 0.125]);
+            // 1.02 is 20.4 units of 0.05.
+            let shift = sums.shift.unwrap();
+            assert!((shift[0] - 0.1).abs() < 1e-6 && shift[1].abs() < 1e-6, "{shift:?}");
+            let mut many = weights.to_i64s().unwrap();
+            many[0] = 100;
+            let many: Vec<i8> = many.into_iter().map(|w| w as i8).collect();
+            let many = Tensor::new(weights.shape(), &many).unwrap();
+            assert!(IntegerSums::of(&gemm(trans_b), &many, Some(&bias)).unwrap().shift.is_none());
         }
     }
 

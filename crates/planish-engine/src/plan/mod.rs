@@ -8,6 +8,7 @@
 
 pub mod choose;
 pub(crate) mod cut;
+pub(crate) mod few_bits;
 pub mod fit;
 pub(crate) mod integer_sums;
 pub(crate) mod layout;

@@ -103,6 +103,20 @@ impl BitConv {
         }
         Ok(())
     }
+
+    /// [`run`](BitConv::run) to numbers, for a layer behind which nothing is quantised: not generic, so that it is compiled
+    /// here, with the kernels' optimisation.
+    pub fn numbers(
+        &self,
+        problem: &ConvProblem,
+        pool: &ThreadPool,
+        input: Rows<'_, u8>,
+        epilogue: Epilogue<'_>,
+        output: RowsMut<'_>,
+        workspace: &mut [f32],
+    ) -> Result<(), String> {
+        self.run(problem, pool, input, epilogue, output, workspace)
+    }
 }
 
 /// The products of planes, those first whose places are highest.

@@ -121,7 +121,7 @@ proptest! {
                 let input = || Rows::new(&spread, rows, channels, channels + gap).unwrap();
                 let mut out = vec![7f32; out_rows * (outs + gap)];
                 let to = RowsMut::new(&mut out, out_rows, outs, outs + gap).unwrap();
-                conv.run(&problem, &pool, input(), Epilogue::default(), to, &mut workspace).unwrap();
+                conv.numbers(&problem, &pool, input(), Epilogue::default(), to, &mut workspace).unwrap();
                 for (i, &got) in out.iter().enumerate() {
                     let (row, channel) = (i / (outs + gap), i % (outs + gap));
                     let want = if channel < outs { wanted[row * outs + channel] } else { 7.0 };

@@ -1,7 +1,8 @@
 //! Operators with conversions around them become operators on levels, where there is a kernel that computes them so.
 //!
 //! That is: what reads dequantised levels and is read by nothing but a QuantizeLinear. Convolutions and matrix products need
-//! constant integer weights besides, and biases that fit 32 bits in the unit of their sums.
+//! constant integer weights besides, and biases that fit 32 bits in the unit of their sums. The choice of a sign goes from
+//! numbers to levels as well, in one step.
 
 use super::super::Pass;
 use super::super::rewrite::Rewriter;
@@ -18,6 +19,7 @@ use planish_graph::ops::nn::fused::ConvAdd;
 use planish_graph::ops::nn::global_pool::{GlobalPool, GlobalPoolKind};
 use planish_graph::ops::nn::pool::AveragePool;
 use planish_graph::ops::nn::quantized::fused::{Grid, Quantised};
+use planish_graph::ops::nn::quantized::qonnx::BipolarQuant;
 use planish_graph::ops::nn::resize::Resize;
 use planish_graph::{DType, Graph, Node, NodeId, OperatorExt, Result, ValueId};
 use std::sync::Arc;
@@ -53,11 +55,11 @@ impl Pass for AbsorbLast {
         for id in rewriter.node_ids() {
             let Some(node) = rewriter.node(id) else { continue };
             let op = &*node.op;
-            let convolves = op.is_op::<Conv>() || op.is_op::<ConvAdd>() && node.input(3).is_none();
+            let convolves = op.is_op::<Conv>() || op.is_op::<ConvAdd>();
             if !convolves && !op.is_op::<Gemm>() && !op.is_op::<MatMul>() {
                 continue;
             }
-            let Some(inputs) = inputs(&rewriter, node) else { continue };
+            let Some(inputs) = products(&rewriter, node, true) else { continue };
             let (values, inputs) = inputs.into_iter().unzip();
             let op = Quantised { op: node.op.clone(), inputs, output: None, inner: None };
             rewriter.set(id, Arc::new(op), values);
@@ -72,8 +74,8 @@ type Input = (Option<ValueId>, Option<Grid>);
 /// The operator on levels that node `id` becomes: the conversion whose place it takes, the operator, its inputs.
 fn absorbed(rewriter: &Rewriter, id: NodeId) -> Option<(NodeId, Quantised, Vec<Option<ValueId>>)> {
     let node = rewriter.node(id).filter(|node| node.outputs.len() == 1)?;
-    let inputs = inputs(rewriter, node)?;
     let (last, output) = quantised_behind(rewriter, node.output()?)?;
+    let inputs = inputs(rewriter, node).or_else(|| signs(rewriter, node, &output))?;
     // Between pixels of one grid lie levels of that grid.
     if node.op.is_op::<Resize>() && inputs[0].1.as_ref() != Some(&output) {
         return None;
@@ -87,7 +89,7 @@ fn inputs(rewriter: &Rewriter, node: &Node) -> Option<Vec<Input>> {
     let op = &*node.op;
     let convolves = op.is_op::<Conv>() || op.is_op::<ConvAdd>();
     if convolves || op.is_op::<Gemm>() || op.is_op::<MatMul>() {
-        return products(rewriter, node);
+        return products(rewriter, node, false);
     }
     let level = |index: usize| {
         let (integers, grid) = levels(rewriter, node.input(index)?)?;
@@ -105,7 +107,8 @@ fn inputs(rewriter: &Rewriter, node: &Node) -> Option<Vec<Input>> {
     if average || op.is_op::<AveragePool>() {
         return Some(vec![level(0)?]);
     }
-    if op.is_op::<Unary>() || op.is_op::<Activation>() || op.is_op::<Clip>() || op.is_op::<Resize>() {
+    let function = op.is_op::<Unary>() || op.is_op::<Activation>() || op.is_op::<Clip>();
+    if function || op.is_op::<Resize>() || op.is_op::<BipolarQuant>() {
         let mut inputs = vec![level(0)?];
         for input in node.inputs.iter().skip(1) {
             input.map_or(Some(()), |v| rewriter.constant(v).map(|_| ()))?;
@@ -123,8 +126,18 @@ fn operand(rewriter: &Rewriter, node: &Node, index: usize) -> Option<Input> {
     fits.then_some((Some(integers), Some(grid)))
 }
 
-/// The inputs of a convolution or matrix product: levels, constant integer weights, bias, residual.
-fn products(rewriter: &Rewriter, node: &Node) -> Option<Vec<Input>> {
+/// The inputs of the choice of a sign, of numbers, that is quantised to the two levels around 1.
+fn signs(rewriter: &Rewriter, node: &Node, output: &Grid) -> Option<Vec<Input>> {
+    let scale =
+        rewriter.constant_input(node, 1).filter(|t| node.op.is_op::<BipolarQuant>() && t.len() == 1)?;
+    let (scale, x) = (scale.to_f32s()[0], node.input(0)?);
+    let fits = output.single() == Some((scale, 1)) && rewriter.constant(x).is_none();
+    fits.then(|| vec![(Some(x), None), (node.input(1), None)])
+}
+
+/// The inputs of a convolution or matrix product: levels, constant integer weights, bias, residual, which may be numbers
+/// where the result is.
+fn products(rewriter: &Rewriter, node: &Node, to_numbers: bool) -> Option<Vec<Input>> {
     let (x, grid) = levels(rewriter, node.input(0)?)?;
     let (w, weights) = dequantised(rewriter, node.input(1)?)?;
     let mut inputs = vec![(Some(x), Some(grid)), (Some(w), Some(weights))];
@@ -136,8 +149,11 @@ fn products(rewriter: &Rewriter, node: &Node) -> Option<Vec<Input>> {
     }
     if let Some(residual) = node.input(3) {
         inputs.resize(3, (None, None));
-        let (integers, grid) = levels(rewriter, residual)?;
-        inputs.push((Some(integers), Some(grid)));
+        inputs.push(match levels(rewriter, residual) {
+            _ if to_numbers => (Some(residual), None),
+            Some((integers, grid)) => (Some(integers), Some(grid)),
+            None => return None,
+        });
     }
     let constant = |index: usize| match inputs.get(index) {
         Some((Some(v), _)) => rewriter.constant(*v).map(Some),
@@ -153,20 +169,10 @@ fn products(rewriter: &Rewriter, node: &Node) -> Option<Vec<Input>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::passes::testing::{check_inferred, input, unary};
+    use crate::passes::testing::{check_inferred, convert, input, unary};
     use planish_graph::Tensor;
     use planish_graph::ops::math::unary::UnaryFunction;
     use planish_graph::ops::nn::pool::PoolWindow;
-
-    fn convert(g: &mut Graph, name: &str, to_levels: bool, x: ValueId, grid: &Grid) -> ValueId {
-        let [scale, zero] = grid.tensors().unwrap();
-        let scale = g.add_constant(&format!("{name}.s"), scale);
-        let zero = g.add_constant(&format!("{name}.z"), zero);
-        match to_levels {
-            true => g.add_node(name, grid.quantize(), &[x, scale, zero]),
-            false => g.add_node(name, grid.dequantize(), &[x, scale, zero]),
-        }
-    }
 
     /// The levels of the input "x", as numbers again.
     fn start(g: &mut Graph, x: ValueId) -> ValueId {

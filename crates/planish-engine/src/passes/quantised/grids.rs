@@ -3,7 +3,8 @@
 use super::super::rewrite::Rewriter;
 use planish_graph::ops::nn::quantized::fused::Grid;
 use planish_graph::ops::nn::quantized::quantize::{DequantizeLinear, Granularity, QuantizeLinear};
-use planish_graph::{DType, Node, NodeId, ValueId};
+use planish_graph::{DType, Node, NodeId, Result, ValueId};
+use std::sync::Arc;
 
 /// The integers that a DequantizeLinear makes `value` of, and what they mean.
 pub(in super::super) fn dequantised(rewriter: &Rewriter, value: ValueId) -> Option<(ValueId, Grid)> {
@@ -70,4 +71,17 @@ fn grid(rewriter: &Rewriter, node: &Node, granularity: Granularity, dtype: DType
         scales,
         zeros,
     })
+}
+
+/// Numbers as they are behind levels of this grid.
+pub(super) fn through(rewriter: &mut Rewriter, id: NodeId, x: ValueId, grid: &Grid) -> Result<ValueId> {
+    let name = rewriter.node(id).map(|node| node.name.clone()).unwrap_or_default();
+    let [scale, zero] = grid.tensors()?;
+    let scale = Some(rewriter.add_constant(&format!("{name}.scale"), scale));
+    let zero = Some(rewriter.add_constant(&format!("{name}.zero"), zero));
+    let (to, from) = (format!("{name}/QuantizeLinear"), format!("{name}/DequantizeLinear"));
+    let quantise = Arc::new(grid.quantize());
+    let levels = rewriter.insert_like(id, &to, quantise, vec![Some(x), scale, zero], x, DType::U8);
+    let back = Arc::new(grid.dequantize());
+    Ok(rewriter.insert_like(id, &from, back, vec![Some(levels), scale, zero], x, DType::F32))
 }

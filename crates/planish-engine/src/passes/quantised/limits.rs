@@ -3,15 +3,21 @@
 //! A network that was quantised with ReLU or ReLU6 keeps them before QuantizeLinear, whose lowest level then is 0 (and the
 //! highest 6): what they cut off, it cuts off itself. Without them a convolution's sums go straight to levels, and a
 //! residual addition is an addition.
+//!
+//! Limits that levels of few bits need stay. Convolutions take them in; matrix products and sums, which do not, go to levels
+//! of the same step that no limit is needed for, and those are limited, by a table.
 
 use super::super::Pass;
 use super::super::rewrite::Rewriter;
-use super::grids::quantisation;
+use super::grids::{levels, quantisation, through};
+use planish_graph::ops::math::binary::{Binary, BinaryFunction};
 use planish_graph::ops::math::clip::Clip;
+use planish_graph::ops::math::gemm::Gemm;
+use planish_graph::ops::math::matmul::MatMul;
 use planish_graph::ops::math::unary::{Unary, UnaryFunction};
 use planish_graph::ops::nn::fused::{ConvAdd, FusedActivation};
 use planish_graph::ops::nn::quantized::fused::Grid;
-use planish_graph::{Graph, Node, OperatorExt, Result};
+use planish_graph::{DType, Graph, Node, NodeId, OperatorExt, Result, Tensor, ValueId};
 use std::sync::Arc;
 
 /// Drops limits that a quantisation sets anyway.
@@ -36,6 +42,16 @@ impl Pass for QuantisedLimits {
                 rewriter.set(id, op, inputs);
                 continue;
             }
+            if let Some([low, high]) = limits(&rewriter, before)
+                && let Some(free) = before.input(0).filter(|&free| takes_no_limits(&rewriter, free))
+                && let Some(wide) = wide(&grid, [low, high])
+                && rewriter.use_count(x) == 1
+            {
+                let (op, mut inputs) = (before.op.clone(), before.inputs.clone());
+                inputs[0] = Some(through(&mut rewriter, maker, free, &wide)?);
+                rewriter.set(maker, op, inputs);
+                continue;
+            }
             let Some(fused) = before.op.as_op::<ConvAdd>() else { continue };
             let dropped = match fused.activation {
                 FusedActivation::Relu => saturates(&grid, [0.0, f32::INFINITY]),
@@ -52,6 +68,26 @@ impl Pass for QuantisedLimits {
     }
 }
 
+/// Whether only limits read a value that is computed on levels by an operator without limits of its own.
+fn takes_no_limits(rewriter: &Rewriter, value: ValueId) -> bool {
+    let Some(node) = rewriter.maker(value).and_then(|maker| rewriter.node(maker)) else { return false };
+    let op = &*node.op;
+    let product = op.is_op::<Gemm>() || op.is_op::<MatMul>();
+    let on_levels = |index: usize| node.input(index).is_some_and(|v| levels(rewriter, v).is_some());
+    let sum = op.as_op::<Binary>().is_some_and(|op| op.function == BinaryFunction::Add);
+    rewriter.use_count(value) == 1 && (product && on_levels(0) || sum && on_levels(0) && on_levels(1))
+}
+
+/// Levels of the same step around 128, where they go beyond limits that lie on levels.
+fn wide(grid: &Grid, limits: [f32; 2]) -> Option<Grid> {
+    let (scale, _) = grid.single()?;
+    let inside = |limit: f32| {
+        let steps = limit / scale;
+        steps.fract() == 0.0 && (-128.0..=127.0).contains(&steps)
+    };
+    limits.into_iter().all(inside).then(|| Grid::levels(scale, 128))
+}
+
 /// What a node limits its first input to, where it does nothing else.
 pub(in super::super) fn limits(rewriter: &Rewriter, node: &Node) -> Option<[f32; 2]> {
     if node.op.as_op::<Unary>().is_some_and(|op| op.function == UnaryFunction::Relu) {
@@ -65,6 +101,29 @@ pub(in super::super) fn limits(rewriter: &Rewriter, node: &Node) -> Option<[f32;
     Some([bound(1, f32::NEG_INFINITY)?, bound(2, f32::INFINITY)?])
 }
 
+/// `x` kept between limits by a node before `anchor`, together with those it was kept between before.
+pub(in super::super) fn limited(
+    rewriter: &mut Rewriter,
+    anchor: NodeId,
+    mut x: ValueId,
+    [mut low, mut high]: [f32; 2],
+) -> ValueId {
+    let name = rewriter.node(anchor).map(|node| node.name.clone()).unwrap_or_default();
+    let before = rewriter.maker(x).and_then(|maker| rewriter.node(maker));
+    if let Some((before, [own_low, own_high])) = before.and_then(|b| Some((b, limits(rewriter, b)?)))
+        && own_low <= own_high
+        && own_low <= high
+        && own_high >= low
+        && let Some(free) = before.input(0)
+    {
+        (low, high, x) = (low.max(own_low), high.min(own_high), free);
+    }
+    let ends =
+        [low, high].map(|end| Some(rewriter.add_constant(&format!("{name}.end"), Tensor::scalar(end))));
+    let inputs = vec![Some(x), ends[0], ends[1]];
+    rewriter.insert_like(anchor, &format!("{name}/Clip"), Arc::new(Clip), inputs, x, DType::F32)
+}
+
 /// Whether everything from the limits on outwards is the lowest or the highest level.
 fn saturates(grid: &Grid, [low, high]: [f32; 2]) -> bool {
     let Some((scale, zero)) = grid.single() else { return false };
@@ -76,9 +135,9 @@ fn saturates(grid: &Grid, [low, high]: [f32; 2]) -> bool {
 mod tests {
     use super::*;
     use crate::passes::testing::{check_inferred, input, scalar, unary, weights};
+    use planish_graph::Value;
     use planish_graph::ops::nn::conv::Conv;
     use planish_graph::ops::nn::quantized::quantize::QuantizeLinear;
-    use planish_graph::{Tensor, Value, ValueId};
 
     fn quantise(g: &mut Graph, x: ValueId, scale: f32, zero: u8) -> ValueId {
         let scale = scalar(g, "scale", scale);
@@ -110,6 +169,33 @@ mod tests {
             g.outputs.push(q);
             let left = if gone { None } else { Some(("Clip", 1)) };
             let rest: Vec<_> = left.into_iter().chain([("QuantizeLinear", 1)]).collect();
+            check_inferred(&QuantisedLimits, g, &rest);
+        }
+    }
+
+    #[test]
+    fn products_and_sums_go_to_levels_before_they_are_limited() {
+        // Limits on levels within 127 steps, others, and a product of numbers.
+        for (ends, levels, moved) in [
+            ([-2f32, 1.5], true, true),
+            ([0.0, 1.7], true, false),
+            ([0.0, 100.0], true, false),
+            ([-2.0, 1.5], false, false),
+        ] {
+            let (mut g, x) = input(&[3, 5]);
+            let scale = scalar(&mut g, "own", 0.01);
+            let zero = g.add_constant("own.zero", Tensor::scalar(200u8));
+            let q = g.add_node("own.q", QuantizeLinear::default(), &[x, scale, zero]);
+            let f = g.add_node("f", Grid::levels(1.0, 0).dequantize(), &[q, scale, zero]);
+            let w = weights(&mut g, "w", &[5, 4]);
+            let y = g.add_node("product", MatMul, &[if levels { f } else { x }, w]);
+            let bounds = ends.map(|end| scalar(&mut g, &format!("{end}"), end));
+            let y = g.add_node("clip", Clip, &[y, bounds[0], bounds[1]]);
+            let q = quantise(&mut g, y, 0.5, 4);
+            g.outputs = vec![q, f];
+            let count = if moved { 2 } else { 1 };
+            let rest =
+                [("Clip", 1), ("DequantizeLinear", count), ("MatMul", 1), ("QuantizeLinear", count + 1)];
             check_inferred(&QuantisedLimits, g, &rest);
         }
     }

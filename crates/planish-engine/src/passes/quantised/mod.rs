@@ -1,14 +1,17 @@
 //! What passes over quantised networks ask of a graph.
 
 pub(super) mod absorb;
+pub(super) mod constants;
 pub(super) mod dynamic;
-mod grids;
+pub(super) mod grids;
 pub(super) mod limits;
 pub(super) mod movement;
+pub(super) mod qonnx;
 pub(super) mod report;
 pub(super) mod residual;
 pub(super) mod short_weights;
 pub(super) mod spelling;
+pub(super) mod thresholds;
 
 use planish_graph::ops::movement::{
     concat::Concat, expand::Expand, flatten::Flatten, gather::Gather, identity::Identity, reshape::Reshape,
@@ -22,7 +25,7 @@ use planish_graph::{Operator, OperatorExt};
 
 /// How many inputs of `op` are the tensors whose elements it moves or picks by their order, so that it does the same to
 /// levels as to the numbers that they mean; `None` where it does anything else.
-pub(super) fn moves_levels(op: &dyn Operator) -> Option<usize> {
+pub(crate) fn moves_levels(op: &dyn Operator) -> Option<usize> {
     if op.is_op::<Concat>() {
         return Some(usize::MAX);
     }

@@ -2,17 +2,19 @@
 //!
 //! Quantisers put conversions around every operator, or only around those that multiply; either way a reshape or a max
 //! pooling between `f32` moves four times the bytes, and a conversion behind it keeps the layer before from writing levels.
-//! DequantizeLinear sinks below such operators, QuantizeLinear rises above them, and where the two meet they cancel, or are
-//! one table from levels to levels.
+//! DequantizeLinear sinks below such operators, QuantizeLinear rises above them with the limits or the choice of a sign that
+//! stand before it, and where the two meet they cancel, or are one table from levels to levels.
 
 use super::super::Pass;
 use super::super::rewrite::Rewriter;
-use super::grids::{levels, quantisation};
+use super::grids::{levels, quantisation, quantised_behind};
+use super::limits::limits;
 use super::moves_levels;
 use planish_graph::ops::movement::identity::Identity;
 use planish_graph::ops::movement::pad::{Pad, PadMode};
 use planish_graph::ops::nn::pool::MaxPool;
 use planish_graph::ops::nn::quantized::fused::{Grid, Quantised};
+use planish_graph::ops::nn::quantized::qonnx::BipolarQuant;
 use planish_graph::{DType, Graph, Node, NodeId, Operator, OperatorExt, Result, Tensor, ValueId};
 use std::sync::Arc;
 
@@ -115,29 +117,55 @@ fn filled(rewriter: &Rewriter, inputs: &[Option<ValueId>], grid: &Grid) -> Optio
     (grid.numbers(&level).ok()?.to_f32s() == fill.to_f32s()).then_some(level)
 }
 
-/// Of a quantisation that alone reads what an operator moves: the operator on what was quantised before.
+/// What makes levels, or numbers for nothing but levels, of each number by itself, and never a smaller one of a larger one:
+/// the operator, the constants that it reads behind the number, and what it makes.
+fn rising(rewriter: &mut Rewriter, id: NodeId) -> Result<Option<Rising>> {
+    if let Some(grid) = quantisation(rewriter, id) {
+        let name = rewriter.node(id).map(|node| node.name.clone()).unwrap_or_default();
+        let constants = constants(rewriter, &name, &grid)?.to_vec();
+        return Ok(Some(Rising { op: Arc::new(grid.quantize()), constants, dtype: DType::U8 }));
+    }
+    let limits = |rewriter: &Rewriter| {
+        let node = rewriter.node(id)?;
+        quantised_behind(rewriter, node.output()?)?;
+        let sign = node.op.is_op::<BipolarQuant>();
+        let constants = node.inputs.get(1..)?.to_vec();
+        let known = constants.iter().flatten().all(|&v| rewriter.constant(v).is_some_and(|t| t.len() == 1));
+        let fits = known && (sign || limits(rewriter, node).is_some());
+        fits.then(|| Rising { op: node.op.clone(), constants, dtype: DType::F32 })
+    };
+    Ok(limits(rewriter))
+}
+
+struct Rising {
+    op: Arc<dyn Operator>,
+    constants: Vec<Option<ValueId>>,
+    dtype: DType,
+}
+
+/// Of a quantisation, or what stands before one, that alone reads what an operator moves: the operator on what was quantised
+/// before.
 fn raise(rewriter: &mut Rewriter, id: NodeId) -> Result<Option<()>> {
-    let Some(grid) = quantisation(rewriter, id) else { return Ok(None) };
     let Some(x) = rewriter.node(id).and_then(|node| node.input(0)) else { return Ok(None) };
     let Some(before) = rewriter.maker(x).and_then(|maker| rewriter.node(maker)) else { return Ok(None) };
     let Some(count) = moved(before).filter(|_| before.outputs.len() == 1) else { return Ok(None) };
     if rewriter.use_count(x) != 1 || before.op.is_op::<Pad>() {
         return Ok(None);
     }
-    let (op, mut inputs, name) = (before.op.clone(), before.inputs.clone(), before.name.clone());
+    let (moving, mut inputs) = (before.op.clone(), before.inputs.clone());
     let wanted = |input: &Option<ValueId>| {
         input.is_some_and(|v| rewriter.dtype(v) == Some(DType::F32) && rewriter.constant(v).is_none())
     };
     if !inputs[..count].iter().all(wanted) {
         return Ok(None);
     }
-    let conversion = constants(rewriter, &name, &grid)?;
+    let Some(Rising { op, constants, dtype }) = rising(rewriter, id)? else { return Ok(None) };
     for input in &mut inputs[..count] {
-        let given = [&[*input][..], &conversion].concat();
-        let made = insert(rewriter, id, Arc::new(grid.quantize()), given, &[*input], DType::U8);
+        let given = [&[*input][..], &constants].concat();
+        let made = insert(rewriter, id, op.clone(), given, &[*input], dtype);
         *input = made.first().copied().flatten();
     }
-    rewriter.set(id, op, inputs);
+    rewriter.set(id, moving, inputs);
     Ok(Some(()))
 }
 
@@ -205,6 +233,27 @@ mod tests {
             g.nodes.iter().map(|n| n.op.name()).collect::<Vec<_>>(),
             ["Conv", "QuantizeLinear", "MaxPool"]
         );
+    }
+
+    #[test]
+    fn limits_and_signs_rise_with_their_quantisation() {
+        for sign in [false, true] {
+            let (mut g, x) = input(&[1, 2, 6]);
+            let w = weights(&mut g, "w", &[2, 2, 1]);
+            let c = g.add_node("c", Conv::default(), &[x, w]);
+            let p = g.add_node("p", pool(), &[c]);
+            let (low, high) = (scalar(&mut g, "low", -0.5), scalar(&mut g, "high", 1.5));
+            let limited = match sign {
+                true => g.add_node("sign", BipolarQuant, &[p, high]),
+                false => g.add_node("limits", planish_graph::ops::math::clip::Clip, &[p, low, high]),
+            };
+            let q = convert(&mut g, "q", true, limited, 1.5);
+            g.outputs.push(q);
+            let name = if sign { "BipolarQuant" } else { "Clip" };
+            let g = settle(g, &[("Conv", 1), (name, 1), ("MaxPool", 1), ("QuantizeLinear", 1)]);
+            let order: Vec<_> = g.nodes.iter().map(|n| n.op.name()).collect();
+            assert_eq!(order, ["Conv", name, "QuantizeLinear", "MaxPool"]);
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod facts;
 mod fallback;
 mod follow;
 mod gather;
+mod level_numbers;
 mod matmul;
 mod movement;
 mod normalize;

@@ -4,13 +4,15 @@ use super::conv::{activation, problem};
 use super::elementwise::BroadcastOperand;
 use super::follow::Behind;
 use super::pool::{self, parts};
-use super::{Abilities, BufferView, Facts, Family, Layout, Lowering, Operand, Wish, resize, rows_of};
+use super::{Abilities, BufferView, Facts, Family, Layout, Lowering, Operand, Wish};
+use super::{level_numbers, resize, rows_of};
 use crate::plan::choose::Request;
+use crate::plan::few_bits::few_bits;
 use crate::plan::integer_sums::{self, IntegerSums};
-use planish_cpu::conv::{ConvCall, ConvProblem, LevelCall, LevelConv};
+use planish_cpu::conv::{ConvCall, ConvProblem};
 use planish_cpu::element::ElementType;
 use planish_cpu::epilogue::Activation;
-use planish_cpu::integer::{self, LevelBinary, LevelTable, level_binary, look_up};
+use planish_cpu::integer::{self, LevelBinary, LevelTable, level_binary, look_up, signs};
 use planish_cpu::pooling::{Pooling, pool};
 use planish_cpu::resize::{AxisTaps, MOST_LINES};
 use planish_cpu::strided::MAX_RANK;
@@ -20,6 +22,7 @@ use planish_graph::ops::math::matmul::MatMul;
 use planish_graph::ops::nn::conv::Conv;
 use planish_graph::ops::nn::fused::{ConvAdd, FusedActivation};
 use planish_graph::ops::nn::quantized::fused::{Grid, Quantised};
+use planish_graph::ops::nn::quantized::qonnx::BipolarQuant;
 use planish_graph::ops::nn::resize::Resize;
 use planish_graph::{DType, Error, Node, Operator, OperatorExt, Result, Tensor, ValueId};
 
@@ -40,9 +43,11 @@ enum Kernel {
     Resize(Box<(AxisTaps, AxisTaps)>),
     /// A function of single levels.
     Table(Box<LevelTable>),
+    /// The levels of the signs of numbers.
+    Signs,
 }
 
-fn lost() -> Error {
+pub(super) fn lost() -> Error {
     Error::invalid("an operator on levels lost an input or output")
 }
 
@@ -76,10 +81,16 @@ fn kernel(node: &Node, facts: &Facts<'_>) -> Option<Kernel> {
         facts.shape(node.output()?)?;
         product(quantised, node, facts)?.validate().ok()?;
         let absent_or_constant = node.input(2).is_none() || facts.constant(node, 2).is_some();
-        return (absent_or_constant && node.input(3).is_none()).then_some(Kernel::Numbers);
+        let residual = node.input(3).is_none_or(|r| facts.shape(r) == facts.output(node));
+        return (absent_or_constant && residual).then_some(Kernel::Numbers);
     }
     let output = single(quantised.output.as_ref())?;
     let shape = facts.levels(node.output()?)?;
+    if quantised.op.is_op::<BipolarQuant>() && quantised.input(0).is_none() {
+        let scale = facts.constant(node, 1).filter(|t| t.len() == 1)?.to_f32s()[0];
+        let signs = output == integer::Grid { scale, zero: 1.0 };
+        return (signs && facts.input(node, 0) == Some(shape)).then_some(Kernel::Signs);
+    }
     if let Some(problem) = product(quantised, node, facts) {
         let isa = planish_cpu::isa::Isa::Portable;
         let accepted = planish_cpu::conv::algorithms().iter().any(|a| a.accepts(&problem, isa).is_ok());
@@ -118,12 +129,7 @@ fn kernel(node: &Node, facts: &Facts<'_>) -> Option<Kernel> {
         .map(|table| Kernel::Table(Box::new(table)))
 }
 
-/// The activation that is part of the operator.
-fn fused(node: &Node) -> FusedActivation {
-    node.op.as_op::<Quantised>().map_or(FusedActivation::None, integer_sums::activation)
-}
-
-fn convolves(op: &dyn Operator) -> bool {
+pub(super) fn convolves(op: &dyn Operator) -> bool {
     op.is_op::<Conv>() || op.is_op::<ConvAdd>()
 }
 
@@ -148,6 +154,7 @@ pub(super) fn request<'a>(node: &'a Node, facts: &Facts<'a>) -> Option<Request<'
     let problem = product(quantised, node, facts)?;
     let (weights, bias) = (facts.constant(node, 1)?, facts.constant(node, 2));
     let sums = IntegerSums::of(quantised, weights, bias)?;
+    let problem = ConvProblem { bits: few_bits(node, facts, &sums), ..problem };
     Some(Request { problem, weights, bias, sums: Some(sums) })
 }
 
@@ -161,13 +168,15 @@ impl Family for Levels {
             }
             Kernel::Product | Kernel::Numbers => Wish::Plain,
             Kernel::Mean(..) | Kernel::Resize(_) => Wish::ChannelsLast,
-            Kernel::Binary(_) | Kernel::Table(_) => Wish::Follow,
+            Kernel::Binary(_) | Kernel::Table(_) | Kernel::Signs => Wish::Follow,
         })
     }
 
     fn follows(&self, node: &Node, facts: &Facts<'_>) -> Abilities {
         match kernel(node, facts) {
-            Some(Kernel::Numbers) if fused(node) == FusedActivation::None => Abilities::ACTIVATION,
+            Some(Kernel::Numbers) if integer_sums::activation_of(node) == FusedActivation::None => {
+                Abilities::ACTIVATION
+            }
             _ => Abilities::default(),
         }
     }
@@ -177,7 +186,7 @@ impl Family for Levels {
         let layout = l.layout(y);
         match kernel(node, &l.facts()).ok_or_else(lost)? {
             Kernel::Product => lower_product(l, node, x, y),
-            Kernel::Numbers => lower_numbers(l, node, x),
+            Kernel::Numbers => level_numbers::lower(l, node, x),
             Kernel::Binary(function) => {
                 lower_binary(l, node, function, [x, node.input(1).ok_or_else(lost)?], y)
             }
@@ -197,6 +206,17 @@ impl Family for Levels {
                 let info = describe(l, node, "taps", "separable, vectorised over channels");
                 resize::step(l, node, info, *taps)
             }
+            Kernel::Signs => {
+                let operand = l.operand(x, layout)?;
+                let target = l.output(y)?;
+                let info = describe(l, node, "signs", "from numbers to two levels at once");
+                let from = operand.clone();
+                l.push(info, &[&operand], &[&target], move |env| {
+                    signs(env.isa, env.pool, env.rows(&from)?, env.rows_mut(&target));
+                    Ok(())
+                });
+                Ok(())
+            }
             Kernel::Table(table) => {
                 let operand = l.operand(x, layout)?;
                 let target = l.output_over(y, x)?;
@@ -214,7 +234,12 @@ impl Family for Levels {
 }
 
 /// A step's description, under the name of the operator that is computed on levels.
-fn describe(l: &Lowering<'_>, node: &Node, algorithm: &str, reason: &str) -> crate::plan::StepInfo {
+pub(super) fn describe(
+    l: &Lowering<'_>,
+    node: &Node,
+    algorithm: &str,
+    reason: &str,
+) -> crate::plan::StepInfo {
     let mut info = l.info(node, algorithm, reason);
     if let Some(quantised) = node.op.as_op::<Quantised>() {
         info.operator = format!("{} u8", quantised.op.name());
@@ -259,40 +284,6 @@ fn behind(quantised: &Quantised, channels: usize) -> Behind {
     let ratio = (f64::from(unit) / f64::from(step)) as f32;
     let scale = (ratio != 1.0).then(|| vec![ratio; channels]);
     Behind { activation, scale, levels: integer_sums::levels(quantised), ..Behind::default() }
-}
-
-fn lower_numbers(l: &mut Lowering<'_>, node: &Node, x: ValueId) -> Result<()> {
-    let quantised = node.op.as_op::<Quantised>().ok_or_else(lost)?;
-    let Request { problem, sums, .. } = request(node, &l.facts()).ok_or_else(lost)?;
-    let IntegerSums { values, input_zero, bias, scales } = sums.ok_or_else(lost)?;
-    let (isa, threads) = (l.target.isa, l.target.pool.threads());
-    let conv = LevelConv::new(&problem, isa, l.target.chooser.rates(), threads, &values);
-    let conv = conv.map_err(Error::invalid)?;
-    let layout = if convolves(&*quantised.op) { Layout::ChannelsLast } else { Layout::Plain };
-    let input = l.operand(x, layout)?;
-    let (y, behind) = l.result(node)?;
-    let function = match fused(node) {
-        FusedActivation::None => behind.activation,
-        own => activation(own),
-    };
-    let target = l.output(y)?;
-    let scratch = l.scratch(conv.workspace_len(threads));
-    let info = describe(l, node, conv.algorithm(), "the weights are constant; nothing is quantised behind");
-    let from = input.clone();
-    l.push(info, &[&input], &[&target, &scratch], move |env| {
-        let call = LevelCall {
-            input: env.rows::<u8>(&from)?,
-            zero: input_zero,
-            units: Some(&bias),
-            scales: &scales,
-            bias: None,
-            activation: function,
-            output: env.rows_mut::<f32>(&target),
-            workspace: env.scratch(&scratch),
-        };
-        conv.run(env.isa, env.pool, call).map_err(Error::invalid)
-    });
-    Ok(())
 }
 
 fn lower_product(l: &mut Lowering<'_>, node: &Node, x: ValueId, y: ValueId) -> Result<()> {

@@ -25,6 +25,13 @@ pub struct Gemm {
     pub trans_b: bool,
 }
 
+/// `a · b + c`.
+impl Default for Gemm {
+    fn default() -> Gemm {
+        Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: false }
+    }
+}
+
 impl Gemm {
     pub(super) fn read(node: &mut NodeReader) -> Result<Arc<dyn Operator>> {
         Ok(Arc::new(Gemm {

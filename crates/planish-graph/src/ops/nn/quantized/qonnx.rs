@@ -190,6 +190,22 @@ impl Quant {
             spelled_int: node.op_type == "IntQuant",
         }))
     }
+    /// The number of bits that the tensor of input 3 says.
+    pub fn bits(tensor: &Tensor) -> Result<f64> {
+        bit_width(tensor, 3)
+    }
+    /// Whether so many bits are -1 and 1, and no 0.
+    pub fn is_bipolar(&self, bits: f64) -> bool {
+        bits == 1.0 && self.range.signed
+    }
+    /// The integer that `x / scale + zero point` becomes; NaN stays what it is.
+    pub fn integer(&self, level: f32, bits: f64) -> f32 {
+        if self.is_bipolar(bits) {
+            return sign(level);
+        }
+        let (low, high) = self.range.bounds(bits);
+        self.rounding.round(bounded(level, low, high))
+    }
 }
 
 impl Operator for Quant {
@@ -206,12 +222,9 @@ impl Operator for Quant {
         infer(inputs, &[1, 2], &[3])
     }
     fn eval(&self, inputs: &[Option<&Tensor>], _outputs: usize) -> Result<Vec<Tensor>> {
-        let bits = bit_width(required(inputs, 3)?, 3)?;
-        let (low, high) = self.range.bounds(bits);
-        let bipolar = bits == 1.0 && self.range.signed;
+        let bits = Quant::bits(required(inputs, 3)?)?;
         map(required(inputs, 0)?, [required(inputs, 1)?, required(inputs, 2)?], |x, [scale, zero]| {
-            let level = x / scale + zero;
-            let integer = if bipolar { sign(level) } else { self.rounding.round(bounded(level, low, high)) };
+            let integer = self.integer(x / scale + zero, bits);
             (integer - zero) * scale
         })
     }
