@@ -13,7 +13,7 @@ use super::prepare::Network;
 use super::run::{Distance, Pictures};
 use super::scheme::Scheme;
 use super::watch::Watch;
-use planish_graph::infer::{Fact, infer, input_shapes};
+use planish_graph::infer::{Fact, infer};
 use planish_graph::{Result, Tensor, ValueId, invalid};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -29,20 +29,20 @@ pub enum ActivationBits {
     Within(usize),
 }
 
-/// Multiply-accumulate operations of each layer for one picture.
-pub fn multiplications(network: &Network) -> Result<Vec<u64>> {
+/// Multiply-accumulate operations of each layer for one picture, given the shape of a batch of them: the network may leave
+/// the size of its input open.
+pub fn multiplications(network: &Network, batch: &[usize]) -> Result<Vec<u64>> {
     let graph = &network.graph;
-    let shapes = input_shapes(graph, &BTreeMap::new(), &BTreeMap::new(), 1)?;
-    let mut inputs = Vec::with_capacity(shapes.len());
-    for (&id, shape) in graph.inputs.iter().zip(&shapes) {
+    let mut inputs = Vec::with_capacity(graph.inputs.len());
+    for &id in &graph.inputs {
         match graph.value(id).dtype {
-            Some(dtype) => inputs.push(Fact::new(dtype, shape)),
+            Some(dtype) => inputs.push(Fact::new(dtype, batch)),
             None => invalid!("input \"{}\" has no element type", graph.value(id).name),
         }
     }
     let facts = infer(graph, &inputs)?;
     let of = |v: &ValueId| facts[v.0 as usize].clone();
-    let images = shapes.first().and_then(|s| s.first()).copied().unwrap_or(1).max(1) as u64;
+    let images = batch.first().copied().unwrap_or(1).max(1) as u64;
     let macs = network.layers.iter().map(|layer| {
         let node = &graph.nodes[layer.node];
         let given: Vec<Option<Fact>> = node.inputs.iter().map(|v| v.as_ref().and_then(of)).collect();
@@ -63,9 +63,9 @@ fn groups(network: &Network, scheme: &Scheme, bits: &[u32], macs: &[u64]) -> BTr
     groups
 }
 
-/// Operations on bits of all layers that are not float, for one picture.
-pub fn operations(network: &Network, scheme: &Scheme, bits: &[u32]) -> Result<u64> {
-    let macs = multiplications(network)?;
+/// Operations on bits of all layers that are not float, for one picture of a batch of this shape.
+pub fn operations(network: &Network, scheme: &Scheme, bits: &[u32], batch: &[usize]) -> Result<u64> {
+    let macs = multiplications(network, batch)?;
     let layers = network.layers.iter().enumerate().filter(|(l, _)| !scheme.float.contains(l));
     Ok(layers.fold(0u64, |sum, (l, layer)| {
         let width = scheme.grids.get(&layer.input).map_or(8, |grid| grid.levels.bits());
@@ -84,7 +84,7 @@ pub fn choose(
     (pictures, wanted): (&Pictures<'_>, &[Tensor]),
     watch: &mut Watch<'_>,
 ) -> Result<()> {
-    let macs = multiplications(network)?;
+    let macs = multiplications(network, pictures.shape())?;
     let groups = groups(network, scheme, bits, &macs);
     watch.begin("choosing bits of activations", groups.len());
     let mut costs = Vec::with_capacity(groups.len());
@@ -128,4 +128,23 @@ pub fn choose(
     }
     scheme.fit_biases(network);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use planish_graph::ops::nn::conv::Conv;
+    use planish_graph::{DType, Dim, Graph, Tensor};
+
+    #[test]
+    fn layers_are_counted_at_the_size_of_the_pictures() {
+        let mut g = Graph::new("open");
+        let open = |name: &str| Dim::Symbol(name.into());
+        let x = g.add_input("x", DType::F32, &[open("N"), Dim::Fixed(3), open("H"), open("W")]);
+        let w = g.add_constant("w", Tensor::new(&[4, 3, 3, 3], &[1.0f32; 108]).unwrap());
+        let y = g.add_node("conv", Conv::default(), &[x, w]);
+        g.outputs.push(y);
+        let network = Network::of(&g).unwrap();
+        assert_eq!(multiplications(&network, &[2, 3, 8, 7]).unwrap(), [6 * 5 * 4 * 27]);
+    }
 }

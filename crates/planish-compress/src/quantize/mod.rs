@@ -143,6 +143,8 @@ pub struct Quantised {
     /// By layer, of a weight.
     bits: Vec<u32>,
     float_answers: Vec<Tensor>,
+    /// The shape of a batch of the pictures that it was quantised with.
+    batch: Vec<usize>,
     /// The observer that made the ranges.
     pub observer: &'static str,
     /// The observers that were tried, and the distance of their answers from float before anything was corrected.
@@ -214,6 +216,7 @@ pub fn quantize(
         network,
         scheme,
         float_answers,
+        batch: pictures.shape().to_vec(),
         observer: found,
         tried,
         gains,
@@ -335,7 +338,7 @@ impl Quantised {
     }
     /// Operations on bits that the layers in integers take for one picture: products of the bits of weight and activation.
     pub fn bit_operations(&self) -> Result<u64> {
-        activation_bits::operations(&self.network, &self.scheme, &self.bits)
+        activation_bits::operations(&self.network, &self.scheme, &self.bits, &self.batch)
     }
     /// What there is to say of each layer.
     pub fn layers(&self) -> Vec<LayerReport> {

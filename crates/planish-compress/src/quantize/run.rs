@@ -17,6 +17,10 @@ pub struct Pictures<'a> {
 }
 
 impl<'a> Pictures<'a> {
+    /// The shape of a batch.
+    pub fn shape(&self) -> &'a [usize] {
+        self.batches.first().map_or(&[], |batch| batch.shape())
+    }
     /// The first pictures, `count` or the next whole number of batches above it.
     pub fn first(&self, count: usize) -> Pictures<'a> {
         let mut seen = 0;
