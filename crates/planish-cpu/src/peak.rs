@@ -97,7 +97,7 @@ const fn tile_operations(per_word: usize) -> usize {
     4 * TILE_STEPS * TILE_ROWS * TILE_WORDS * TILE_WORDS * per_word
 }
 
-/// Floating-point operations a second that independent multiply-adds of `T` reach (each counts two) on all threads of
+/// Operations a second, of floating-point numbers or of integers, that independent multiply-adds of `T` reach (each counts two) on all threads of
 /// `pool` together, on the tile unit where `isa` multiplies `T` there. Takes a twentieth of a second.
 pub fn peak_flops<T: Factor>(isa: Isa, pool: &ThreadPool) -> f64 {
     let threads = pool.threads();
@@ -109,7 +109,7 @@ pub fn peak_flops<T: Factor>(isa: Isa, pool: &ThreadPool) -> f64 {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: just asked for.
         Some(product) => unsafe { multiply_tiles(product) },
-        _ => T::dispatch(isa, MultiplyAdds::<T>(PhantomData)),
+        _ => T::dispatch_products(isa, MultiplyAdds::<T>(PhantomData)),
     };
     let _active = pool.activate();
     let mut least = f64::INFINITY;
@@ -125,6 +125,7 @@ pub fn peak_flops<T: Factor>(isa: Isa, pool: &ThreadPool) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::element::ElementType;
 
     #[test]
     fn the_peak_is_that_of_a_processor() {
@@ -135,6 +136,9 @@ mod tests {
             // Two threads may share a core, or one of them may have to wait for another program.
             let two = peak_flops::<f32>(isa, &ThreadPool::new(2));
             assert!(two > 0.2 * one && two < 2.0 * 8e9 * 64.0, "{isa}: {two} on two threads, {one} on one");
+            // Four products of bytes take the place of one of numbers, or are widened and cost as much.
+            let bytes = peak_flops::<u8>(isa.serving(ElementType::U8), &ThreadPool::new(1));
+            assert!(bytes > 2e7 && bytes < 64.0 * 8e9 * 64.0, "{isa}: {bytes} on bytes");
         }
     }
 

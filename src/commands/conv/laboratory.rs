@@ -117,13 +117,12 @@ impl Laboratory {
             let pools = (0..PEAK_POOLS).map(|_| ThreadPool::new(threads));
             let flops = |pool: ThreadPool| match precision.element {
                 ElementType::Bf16 => peak_flops::<bf16>(isa, &pool),
-                ElementType::F32 | ElementType::F16 | ElementType::U8 => peak_flops::<f32>(isa, &pool),
+                ElementType::U8 => peak_flops::<u8>(isa.serving(ElementType::U8), &pool),
+                ElementType::F32 | ElementType::F16 => peak_flops::<f32>(isa, &pool),
             };
             pools.map(flops).fold(0.0, f64::max)
         };
-        // Products of bytes take four multiply-adds in the time of one of `f32`, which is what is measured for them.
-        let times = if precision.element == ElementType::U8 { 4.0 } else { 1.0 };
-        let peak_gflops = times * peak(pool.threads()) * 1e-9;
+        let peak_gflops = peak(pool.threads()) * 1e-9;
         let fitted = Wisdom::default_path().and_then(|path| rates::load(&rates::path_beside(&path), isa));
         let rates = fitted.unwrap_or_else(|| Rates::defaults(isa));
         Laboratory { isa, precision, pool, peak_gflops, rates, max_memory }

@@ -330,11 +330,7 @@ impl<T: Element, const PIXELS: usize, const WIDTH: usize, const STRIDE: usize>
         if let Some(levels) = &prepared.levels
             && T::INTEGER
         {
-            for row in &mut sums {
-                for (j, sum) in row.iter_mut().enumerate() {
-                    *sum = levels.finish(s, channel + j * S::LANES, *sum);
-                }
-            }
+            levels.finish(s, channel, &mut sums);
         }
         let valid = left.min(VECTORS * S::LANES);
         let destination = Destination::new(output, epilogue, channel, valid, window.outputs.as_ptr());

@@ -6,7 +6,7 @@
 //! find the patches cost as much as the arithmetic. Where a row of the kernel is no whole number of words (three `bf16`
 //! times an odd width), each is copied by itself once a line, and shared by the `kh` output lines that see it. Levels
 //! need no such copies: a piece just ends in what follows it, which weights of zero meet. (Numbers there might be
-//! infinite.)
+//! infinite.) Nor does the tile unit, whose product copies such pieces anyway and leaves out what is not theirs.
 
 use super::dense::{self, DenseCall, Lowering};
 use super::geometry::Pixel;
@@ -14,7 +14,9 @@ use super::{ALL_ELEMENTS, ConvAlgorithm, ConvProblem, PreparedConv, Weights};
 use crate::element::{Element, ElementType, Factor};
 use crate::for_element;
 use crate::isa::Isa;
-use crate::matmul::{MAX_TAPS, RowSource, RowTable, as_elements, panel_width, scratch_len};
+use crate::matmul::{
+    MAX_TAPS, PackedMatrix, RowSource, RowTable, as_elements, ends_pieces, panel_width, scratch_len,
+};
 use crate::rates::{Rate, Work};
 use crate::view::RowsMut;
 
@@ -48,7 +50,7 @@ impl ConvAlgorithm for Direct {
         work += dense::collisions(problem, &work, isa);
         let addresses = (problem.out_rows() * problem.kernel[0] * problem.kernel[1]) as f64;
         let panels = problem.out_channels.div_ceil(panel_width(isa)) as f64;
-        let line = for_element!(problem.element, T => Line::of::<T>(problem, T::INTEGER));
+        let line = for_element!(problem.element, T => Line::of::<T>(problem, is_open::<T>(problem, isa)));
         let copies = problem.is_padded() || line.copied;
         let copied = if copies { padded_lines(problem) * line.len * problem.element.bytes() } else { 0 };
         work += Work::of(&[
@@ -81,6 +83,11 @@ fn padded_lines(problem: &ConvProblem) -> usize {
     problem.batch * depth * height
 }
 
+/// Whether pieces may end in what follows them: where that meets weights of zero and is no number, or is not read.
+fn is_open<T: Element>(problem: &ConvProblem, isa: Isa) -> bool {
+    T::INTEGER || ends_pieces::<T::Factor>(isa, problem.out_rows())
+}
+
 /// How the pieces of a line of the padded image lie.
 #[derive(Clone, Copy)]
 struct Line {
@@ -90,6 +97,8 @@ struct Line {
     step: usize,
     /// Elements of a piece.
     piece: usize,
+    /// Elements at the end of a piece that count as zero, whatever they are.
+    foreign: usize,
     /// Pieces overlap in the image itself where they are whole words. Otherwise each is copied by itself and filled up.
     apart: bool,
     /// Whether the input itself, be it padded or not, will not do.
@@ -97,7 +106,7 @@ struct Line {
 }
 
 impl Line {
-    /// Pieces may be `open`, which is end in what follows them, where only weights of zero and nobody else sees that.
+    /// Pieces may be `open`, which is end in what follows them.
     fn of<T: Element>(problem: &ConvProblem, open: bool) -> Line {
         let (numbers, width) = (Direct.piece_len(problem), padded_size(problem)[2]);
         let piece = numbers.next_multiple_of(T::Factor::PER_WORD);
@@ -105,10 +114,11 @@ impl Line {
         if open || !copied {
             let channels = problem.in_channels;
             let step = problem.stride[2] * channels;
-            return Line { len: width * channels, step, piece, apart: false, copied };
+            let foreign = if T::INTEGER { 0 } else { piece - numbers };
+            return Line { len: width * channels, step, piece, foreign, apart: false, copied };
         }
         let outputs = problem.out_size().map_or(0, |size| size[2]);
-        Line { len: outputs * piece, step: piece, piece, apart: true, copied }
+        Line { len: outputs * piece, step: piece, piece, foreign: 0, apart: true, copied }
     }
 }
 
@@ -122,13 +132,14 @@ impl Lowering for Direct {
             let source = LineRows::<T>::new(problem, Line::of::<T>(problem, open), std::ptr::null());
             image_len::<T>(problem, source.line) + scratch_len(&source, threads)
         };
-        of(false).max(of(T::INTEGER))
+        of(false).max(of(true))
     }
 
     fn lower<T: Element, O: Element>(self, mut call: DenseCall<'_, T, O>) {
         // The sums of rows, which offsets of weights are multiplied with, would see what lies behind a piece.
         let offsets = call.weights.scales.as_ref().is_some_and(|scales| scales.offsets.is_some());
-        let line = Line::of::<T>(call.problem, T::INTEGER && !offsets);
+        let isa = call.weights.groups.first().map_or(Isa::Portable, PackedMatrix::isa);
+        let line = Line::of::<T>(call.problem, is_open::<T>(call.problem, isa) && !offsets);
         let workspace = std::mem::take(&mut call.workspace);
         let (image, scratch) = workspace.split_at_mut(image_len::<T>(call.problem, line));
         let image = as_elements(image);
@@ -246,6 +257,12 @@ unsafe impl<T: Element> RowSource<T> for LineRows<'_, T> {
         self.out_size[2]
     }
 
+    fn foreign(&self) -> usize {
+        self.line.foreign
+    }
+
+    // Inside what calls it, so that vectors of its instruction set fill the table.
+    #[inline(always)]
     fn fill(&self, start: usize, table: &mut RowTable<'_, T>) {
         let ConvProblem { kernel, stride, dilation, .. } = *self.problem;
         let [depth, height, _] = self.padded;

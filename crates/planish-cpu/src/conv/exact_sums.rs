@@ -10,7 +10,7 @@ use super::problem::ConvProblem;
 use super::weights::{SumLevels, Weights};
 use crate::element::ElementType;
 use crate::matmul::AlignedNumbers;
-use crate::simd::Simd;
+use crate::simd::{Simd, each_row};
 
 /// The most products whose sum and that of what the zero point adds stay below 2²⁴, together with a bias.
 const MOST_PRODUCTS: usize = 112;
@@ -81,19 +81,35 @@ impl ExactSums {
         s.sub(bias, s.mul(weights, s.splat(self.zero)))
     }
 
-    /// The numbers that the sums of a vector of channels stand for.
+    /// Makes the sums of whole vectors of channels, from `channel` on, the numbers they stand for: `VECTORS` of each row.
+    // Vectors are the outer loop, so that their constants are loaded once.
     #[inline(always)]
-    pub(super) fn finish<S: Simd>(&self, s: S, channel: usize, sum: S::F32) -> S::F32 {
-        // SAFETY: padded to whole vectors, of which `channel` starts one.
-        let load = |numbers: &AlignedNumbers| unsafe { s.load(numbers.as_slice()[channel..].as_ptr()) };
-        let sum = match &self.far_bias {
-            Some(bias) => s.i32_to_f32(s.add_i32(s.f32_to_i32(sum), load(bias))),
-            None => sum,
-        };
-        let number = s.mul(sum, load(&self.scales));
-        match &self.shift {
-            Some(shift) => s.add(number, load(shift)),
-            None => number,
+    pub(super) fn finish<S: Simd, const VECTORS: usize, const ROWS: usize>(
+        &self,
+        s: S,
+        channel: usize,
+        sums: &mut [[S::F32; VECTORS]; ROWS],
+    ) {
+        for j in 0..VECTORS {
+            let first = channel + j * S::LANES;
+            // SAFETY: padded to whole vectors, of which `first` starts one.
+            let load = |numbers: &AlignedNumbers| unsafe { s.load(numbers.as_slice()[first..].as_ptr()) };
+            if let Some(bias) = &self.far_bias {
+                let bias = load(bias);
+                each_row!(i of ROWS {
+                    sums[i][j] = s.i32_to_f32(s.add_i32(s.f32_to_i32(sums[i][j]), bias));
+                });
+            }
+            let scale = load(&self.scales);
+            each_row!(i of ROWS {
+                sums[i][j] = s.mul(sums[i][j], scale);
+            });
+            if let Some(shift) = &self.shift {
+                let shift = load(shift);
+                each_row!(i of ROWS {
+                    sums[i][j] = s.add(sums[i][j], shift);
+                });
+            }
         }
     }
 }

@@ -300,9 +300,7 @@ impl<T: Element, const PIXELS: usize> TileOp<'_, T, PIXELS> {
         if let Some(levels) = &prepared.levels
             && T::INTEGER
         {
-            for sum in sums.iter_mut().flatten() {
-                *sum = levels.finish(s, channel, *sum);
-            }
+            levels.finish(s, channel, &mut sums);
         }
         let valid = (output.channels() - channel).min(S::LANES);
         let destination = Destination::new(output, epilogue, channel, valid, window.outputs.as_ptr());

@@ -56,6 +56,11 @@ pub(crate) unsafe trait RowSource<T = f32>: Sync {
     fn line(&self) -> usize {
         1
     }
+    /// The elements at the end of each piece that are not its own but of whatever follows, and count as zero: less than a
+    /// word, and only where a product [`ends_pieces`].
+    fn foreign(&self) -> usize {
+        0
+    }
     /// The elements of scratch memory `fill` needs for each row.
     fn scratch_per_row(&self) -> usize {
         0
@@ -69,7 +74,7 @@ pub(crate) struct RowTable<'a, T = f32> {
     /// Those of a tap are `stride` after those of the tap before.
     pub(super) addresses: &'a mut [MaybeUninit<*const T>],
     pub(super) stride: usize,
-    pub(super) outputs: &'a mut [usize],
+    pub(super) outputs: &'a mut [MaybeUninit<usize>],
     pub(super) count: usize,
     pub(super) scratch: &'a mut [T],
 }
@@ -89,7 +94,7 @@ impl<T> RowTable<'_, T> {
     /// Sets which row of the result a row belongs to.
     #[inline(always)]
     pub(crate) fn set_output(&mut self, row: usize, output: usize) {
-        self.outputs[row] = output;
+        self.outputs[row].write(output);
     }
 
     /// Memory to copy rows to, `scratch_per_row` elements for each.
@@ -138,6 +143,18 @@ fn tile_unit<T: Factor>(isa: Isa, line: usize, most: usize) -> usize {
     tile::max_rows(isa)
 }
 
+/// Whether a product of so many rows takes pieces that [end in what is not their own](RowSource::foreign): it copies them.
+pub(crate) fn ends_pieces<T: Factor>(isa: Isa, rows: usize) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    // A single row waits for the weights, which vectors read as fast.
+    return rows > 1 && amx::product::<T>(isa).is_some();
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = (isa, rows);
+        false
+    }
+}
+
 /// How many tasks of at least a microsecond a product makes.
 fn worth(rows: usize, depth: usize, columns: usize) -> usize {
     const LEAST_CYCLES: usize = 4000;
@@ -183,6 +200,9 @@ impl<T: Factor, O: Element> Product<'_, T, O> {
         }
         if !source.tap_len().is_multiple_of(T::PER_WORD) {
             return Err(format!("pieces of {} elements are no whole words", source.tap_len()));
+        }
+        if source.foreign() > 0 && !ends_pieces::<T>(self.matrix.isa(), source.rows()) {
+            return Err(format!("pieces that end in {} elements of others", source.foreign()));
         }
         if source.taps() > MAX_TAPS {
             return Err(format!("{} taps are more than {MAX_TAPS}", source.taps()));
@@ -354,7 +374,7 @@ impl<T: Factor, E: Element<Factor = T>, O: Element, R: RowSource<E>> SimdOp for 
         let start = start_of(tiles_of_block.start);
         let count = start_of(tiles_of_block.end) - start;
         let mut addresses = [MaybeUninit::uninit(); TABLE_LEN];
-        let mut outputs = [0; TILE_BLOCK_ROWS];
+        let mut outputs = [MaybeUninit::uninit(); TILE_BLOCK_ROWS];
         let (table, stride) = (&mut addresses[..], count);
         source.fill(start, &mut RowTable { addresses: table, stride, outputs: &mut outputs, count, scratch });
         let (mut taps, mut tap_len) = (source.taps(), source.tap_len());
@@ -380,17 +400,16 @@ impl<T: Factor, E: Element<Factor = T>, O: Element, R: RowSource<E>> SimdOp for 
             tap_len: tap_len / T::PER_WORD,
             panel: panel.as_ptr(),
         };
-        let mut row_sums = [0; TILE_BLOCK_ROWS];
+        let mut row_sums = Vec::new();
         if scales.is_some_and(|s| s.offsets.is_some()) {
-            for (row, sum) in row_sums.iter_mut().enumerate().take(count) {
-                for tap in 0..source.taps() {
+            row_sums.extend((0..count).map(|row| {
+                let pieces = (0..source.taps()).map(|tap| {
                     // SAFETY: the source filled the table for `count` rows, each address with one that is readable for
                     // a piece; only products of bytes have scales, so that an element is one.
-                    *sum += unsafe {
-                        sum_of_bytes(addresses[tap * count + row].assume_init().cast(), source.tap_len())
-                    };
-                }
-            }
+                    unsafe { sum_of_bytes(addresses[tap * count + row].assume_init().cast(), source.tap_len()) }
+                });
+                pieces.sum::<i32>()
+            }));
         }
         let scaling = |first: usize, column: usize| match scales {
             None => Scaling::NONE,
@@ -398,17 +417,16 @@ impl<T: Factor, E: Element<Factor = T>, O: Element, R: RowSource<E>> SimdOp for 
                 scales: scales[column..].as_ptr(),
                 shift: shift.as_ref().map_or(std::ptr::null(), |shift| shift[column..].as_ptr()),
                 offsets: offsets.as_ref().map_or(std::ptr::null(), |offsets| offsets[column..].as_ptr()),
-                row_sums: row_sums[first..].as_ptr(),
+                row_sums: row_sums.as_ptr().wrapping_add(first),
             },
         };
         let bias_of = |column: usize| bias.map_or(std::ptr::null(), |bias| bias[column..].as_ptr());
         let destination = |first: usize, column: usize, columns: usize| {
-            Destination::new(out, &epilogue, column, columns, outputs[first..].as_ptr())
+            Destination::new(out, &epilogue, column, columns, outputs[first..].as_ptr().cast())
         };
-        // A single row waits for the weights, which vectors read as fast.
         #[cfg(target_arch = "x86_64")]
         if const { amx::is_possible::<S, T>() }
-            && source.rows() > 1
+            && ends_pieces::<T>(matrix.isa(), source.rows())
             && let Some(product) = amx::product::<T>(matrix.isa())
         {
             let most = amx::block_rows(count, matrix.rows() / T::PER_WORD);
@@ -418,7 +436,7 @@ impl<T: Factor, E: Element<Factor = T>, O: Element, R: RowSource<E>> SimdOp for 
                 // SAFETY: the table was filled by a source that promises its addresses; `product` says that the unit is
                 // there; the panels are whole, and the output as below.
                 unsafe {
-                    let left = amx::Left::new(s, product, &stage(first, &[]), rows, panels_of_run.len());
+                    let left = amx::Left::new(s, product, &stage(first, &[]), source.foreign(), rows, panels_of_run.len());
                     for panel in panels_of_run.clone() {
                         let (column, valid) = matrix.panel_columns(panel);
                         let (width, column) = (matrix.panel_width(panel), first_column + column);

@@ -25,8 +25,8 @@ mod tests;
 
 pub use blocks::{BlockMatrix, BlockScale};
 pub(crate) use driver::{
-    MAX_TAPS, Product, RowSource, RowTable, SharedScratch, SumScales, as_elements, most_block_rows,
-    scratch_len,
+    MAX_TAPS, Product, RowSource, RowTable, SharedScratch, SumScales, as_elements, ends_pieces,
+    most_block_rows, scratch_len,
 };
 pub use half::HalfMatrix;
 pub use pack::PackedMatrix;

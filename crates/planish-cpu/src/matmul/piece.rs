@@ -150,7 +150,7 @@ impl<T: Factor> Piece<'_, T> {
             };
             // SAFETY: the caller promises the rows, the panel, the unit and the output.
             unsafe {
-                let left = amx::Left::new(s, product, &stage, self.rows, 1);
+                let left = amx::Left::new(s, product, &stage, 0, self.rows, 1);
                 let mut unfinished = amx::Unfinished::new();
                 left.multiply::<S, T, f32>(s, &panel, &mut unfinished);
                 amx::Left::flush::<S, T, f32>(s, &mut unfinished);

@@ -58,6 +58,8 @@ unsafe impl<T: Element> RowSource<T> for PlainRows<'_, T> {
         if self.copies { self.tap_len() + SPREAD } else { 0 }
     }
 
+    // Inside what calls it, so that vectors of its instruction set fill the table.
+    #[inline(always)]
     fn fill(&self, start: usize, table: &mut RowTable<'_, T>) {
         for i in 0..table.count() {
             let row = start + i;

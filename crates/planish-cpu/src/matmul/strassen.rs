@@ -269,7 +269,7 @@ impl<R: RowSource> SimdOp for Block<'_, R> {
         let most_rows = tile::max_rows(S::ISA);
         let (factors, waiting) = scratch.split_at_mut(cut.block * most_rows * LEFT_FACTORS * step);
         let mut addresses = [MaybeUninit::uninit(); TABLE_LEN];
-        let mut outputs = [0; 2 * MOST_ROWS * MOST_PAIRS];
+        let mut outputs = [MaybeUninit::uninit(); 2 * MOST_ROWS * MOST_PAIRS];
         for first in pairs.clone().step_by(cut.block) {
             let block = first..pairs.end.min(first + cut.block);
             // A table holds as many pairs as their addresses fit, so pairs of many taps are done one by one.
@@ -301,7 +301,7 @@ impl<R: RowSource> SimdOp for Block<'_, R> {
                         table: table.as_ptr().cast(),
                         taps: source.taps(),
                         half: source.tap_len() / 2,
-                        outputs: outputs.as_ptr(),
+                        outputs: outputs.as_ptr().cast(),
                         factors,
                         row_step: step,
                         factor_rows: std::array::from_fn(|factor| {

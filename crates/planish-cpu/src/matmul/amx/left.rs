@@ -5,6 +5,7 @@
 //! instead, so that tiles are full: a tile of few rows takes the unit as long as one of sixteen.
 
 use std::cell::Cell;
+use std::marker::PhantomData;
 
 use super::super::driver::TILE_BLOCK_ROWS;
 use super::super::pack::AlignedNumbers;
@@ -99,17 +100,18 @@ impl Left {
     ///
     /// # Safety
     /// The table holds `rows` addresses a tap, `rows` being at least one, each readable for `tap_len` words from `tap_start`
-    /// on as long as this lives; the instruction is what [`product`](super::product) gave, and this thread holds no other
+    /// on as long as this lives, of which the last `foreign` elements count as zero, less than a word; the instruction is what [`product`](super::product) gave, and this thread holds no other
     /// `Left`.
     #[inline(always)]
     pub(in crate::matmul) unsafe fn new<S: Simd, T: Factor>(
         s: S,
         product: TileProduct,
         stage: &Stage<T>,
+        foreign: usize,
         rows: usize,
         panels: usize,
     ) -> Left {
-        s.call(Find { product, stage, rows, panels })
+        s.call(Find { product, stage, foreign, rows, panels })
     }
 
     /// How many tiles of rows there are.
@@ -138,6 +140,7 @@ impl Drop for Left {
 struct Find<'a, T> {
     product: TileProduct,
     stage: &'a Stage<T>,
+    foreign: usize,
     rows: usize,
     panels: usize,
 }
@@ -147,9 +150,9 @@ impl<T: Factor> SimdOp for Find<'_, T> {
 
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) -> Left {
-        let Find { product, stage, rows, panels } = self;
+        let Find { product, stage, foreign, rows, panels } = self;
         let steps = Steps::new(stage.taps, stage.tap_len);
-        let joined = steps.pieces != stage.taps || steps.rest != 0;
+        let joined = steps.pieces != stage.taps || steps.rest != 0 || foreign > 0;
         let mut scratch = SCRATCH.take();
         let Scratch { tiles, rows: of_tiles, runs, copies } = &mut scratch;
         tiles.clear();
@@ -171,9 +174,8 @@ impl<T: Factor> SimdOp for Find<'_, T> {
             let last = tile.first + tile.count - 1;
             !joined && tile.count == height && run_of(tile.first) == run_of(last)
         };
-        // The words of a copied row: an odd number of cache lines, so that rows do not meet in few sets of the cache.
-        let words = stage.taps * stage.tap_len;
-        let row_words = (words.div_ceil(TILE_WORDS) | 1) * TILE_WORDS;
+        let pieces = Pieces::<T>::new(stage.taps, stage.tap_len, foreign);
+        let row_words = pieces.row_words();
         let copied = of_tiles.iter().filter(|tile| !in_place(tile)).count();
         if copies.as_slice().len() < copied * height * row_words {
             *copies = AlignedNumbers::zeros(copied * height * row_words);
@@ -192,14 +194,8 @@ impl<T: Factor> SimdOp for Find<'_, T> {
             let step = row_words * size_of::<f32>();
             let start = |piece: usize| copy.as_ptr().wrapping_add(piece * stage.tap_len).cast();
             tiles.extend((0..steps.pieces).map(|piece| LeftTile { start: start(piece), step }));
-            for (row, copy) in copy.chunks_exact_mut(row_words).take(tile.count).enumerate() {
-                let taps = if stage.tap_len == 0 { 0 } else { stage.taps };
-                for (tap, to) in copy.chunks_exact_mut(stage.tap_len.max(1)).take(taps).enumerate() {
-                    // SAFETY: the caller promises the words at the address.
-                    unsafe { copy_words(s, address(tap, tile.first + row).cast(), to) };
-                }
-                copy[words..].fill(0.0);
-            }
+            // SAFETY: the caller promises the words at the addresses.
+            unsafe { pieces.copy(s, tile.count, |tap, row| address(tap, tile.first + row).cast(), copy) };
         }
         let (left, right, sums) = ((height, steps.words), (steps.words, LANES), (height, LANES));
         let shapes = Shapes::new([sums, sums, sums, sums, left, left, right, right]);
@@ -209,22 +205,81 @@ impl<T: Factor> SimdOp for Find<'_, T> {
     }
 }
 
-/// Copies as many words as there is room for.
-///
-/// # Safety
-/// They are readable.
-#[inline(always)]
-unsafe fn copy_words<S: Simd>(s: S, from: *const f32, to: &mut [f32]) {
-    if to.len() > SHORT_PIECE {
-        // SAFETY: promised by the caller; as bytes, so that nothing needs to be aligned.
-        unsafe { std::ptr::copy_nonoverlapping(from.cast::<u8>(), to.as_mut_ptr().cast(), size_of_val(to)) };
-        return;
+/// How the pieces of a row that is copied follow each other.
+struct Pieces<T> {
+    taps: usize,
+    /// Words of a piece.
+    words: usize,
+    /// Elements at its end that count as zero.
+    foreign: usize,
+    element: PhantomData<T>,
+}
+
+impl<T: Factor> Pieces<T> {
+    /// So many pieces of so many words; none where those are none.
+    fn new(taps: usize, words: usize, foreign: usize) -> Self {
+        Self { taps: if words == 0 { 0 } else { taps }, words, foreign, element: PhantomData }
     }
-    for (i, to) in to.chunks_mut(S::LANES).enumerate() {
-        // SAFETY: promised by the caller; the chunk has room for its own length.
+
+    /// The whole vectors of a piece that is copied by vectors, and the words of its last one.
+    fn vectors(&self) -> (usize, usize) {
+        (self.words.saturating_sub(1) / LANES, self.words.saturating_sub(1) % LANES + 1)
+    }
+
+    /// The words from a row to the next: room for whole vectors, and an odd number of cache lines, so that rows do not meet
+    /// in few sets of the cache.
+    fn row_words(&self) -> usize {
+        let room = self.taps * self.words + LANES - self.vectors().1;
+        (room.div_ceil(TILE_WORDS) | 1) * TILE_WORDS
+    }
+
+    /// Copies rows, each with zeros up to a whole number of vectors.
+    ///
+    /// # Safety
+    /// Each piece of each row is readable, and there is room for [`row_words`](Self::row_words) for each.
+    #[inline(always)]
+    unsafe fn copy<S: Simd>(
+        &self,
+        s: S,
+        rows: usize,
+        piece: impl Fn(usize, usize) -> *const f32,
+        to: &mut [f32],
+    ) {
+        let step = self.row_words();
+        debug_assert!(to.len() >= rows * step && S::LANES == LANES);
+        let (whole, last) = self.vectors();
+        let words = self.taps * self.words;
+        // SAFETY: promised by the caller. A vector that is stored for part of a piece ends at most `LANES - last` words
+        // behind it, for which there is room, as there is up to a whole number of vectors; what it overwrites there is
+        // written later.
         unsafe {
-            let words = s.load_partial(from.wrapping_add(i * S::LANES), to.len());
-            s.store_partial(to.as_mut_ptr(), to.len(), words);
+            if !words.is_multiple_of(LANES) {
+                for row in 0..rows {
+                    s.store(to.as_mut_ptr().add(row * step + words / LANES * LANES), s.zero());
+                }
+            }
+            for tap in 0..self.taps {
+                for row in 0..rows {
+                    let (from, to) = (piece(tap, row), to.as_mut_ptr().add(row * step + tap * self.words));
+                    if self.words > SHORT_PIECE {
+                        // As bytes, so that nothing needs to be aligned.
+                        let bytes = self.words * size_of::<f32>();
+                        std::ptr::copy_nonoverlapping(from.cast::<u8>(), to.cast(), bytes);
+                    } else {
+                        for vector in 0..whole {
+                            s.store(to.add(vector * LANES), s.load(from.wrapping_add(vector * LANES)));
+                        }
+                        let words = s.load_partial(from.wrapping_add(whole * LANES), last);
+                        s.store(to.add(whole * LANES), words);
+                    }
+                    // Of a constant number, so that the compiler sees no array to fill.
+                    for back in 1..T::PER_WORD {
+                        if back <= self.foreign {
+                            to.add(self.words).cast::<T>().sub(back).write(T::default());
+                        }
+                    }
+                }
+            }
         }
     }
 }

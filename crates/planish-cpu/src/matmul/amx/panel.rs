@@ -43,28 +43,41 @@ pub(in crate::matmul) struct Panel<'a, O> {
 #[repr(align(64))]
 struct Lines<const ROWS: usize>([[f32; 2 * LANES]; ROWS]);
 
-/// Sums that are stored, but not yet scaled, activated and written.
-struct Waiting<O> {
-    columns: usize,
-    /// Of each tile of rows: the row of the block from which on it has its own, how many those are, and how many it has before
-    /// them.
-    parts: [(usize, usize, usize); 2],
-    scaling: Scaling,
-    destination: Destination<O>,
+/// The rows of a tile that no tile before it has.
+#[derive(Clone, Copy, Default)]
+struct Part {
+    /// The first of them, in the block.
+    first: usize,
+    /// How many they are.
+    count: usize,
+    /// Rows of the tile before them.
+    skip: usize,
 }
 
-/// The sums that the unit left behind and vectors have not seen. To be [flushed](Left::flush) in the end.
+/// The sums that the unit left behind, but that are not yet scaled, activated and written. To be [flushed](Left::flush) in
+/// the end. It stays where it is: to move what was just written would wait for that.
 pub(in crate::matmul) struct Unfinished<O> {
     sums: [MaybeUninit<Lines<{ 2 * TILE_ROWS }>>; 2],
-    waiting: Option<Waiting<O>>,
-    /// Which of the buffers is free.
+    /// Which of them is free.
     free: usize,
+    /// The tiles of columns that wait in the other, of each of two tiles of rows; zero where nothing does.
+    columns: usize,
+    parts: [Part; 2],
+    scaling: Scaling,
+    destination: Option<Destination<O>>,
 }
 
 impl<O> Unfinished<O> {
     /// Nothing.
     pub(in crate::matmul) fn new() -> Self {
-        Self { sums: [MaybeUninit::uninit(), MaybeUninit::uninit()], waiting: None, free: 0 }
+        Self {
+            sums: [MaybeUninit::uninit(), MaybeUninit::uninit()],
+            free: 0,
+            columns: 0,
+            parts: [Part::default(); 2],
+            scaling: Scaling::NONE,
+            destination: None,
+        }
     }
 }
 
@@ -99,13 +112,10 @@ impl Left {
         s: S,
         unfinished: &mut Unfinished<O>,
     ) {
-        let Some(waiting) = unfinished.waiting.take() else { return };
-        let sums = unfinished.sums[1 - unfinished.free].as_ptr().cast::<f32>();
-        let factor = PhantomData::<T>;
-        if waiting.columns == 1 {
-            s.call(FinishOp::<T, O, 1> { waiting, sums, factor });
-        } else {
-            s.call(FinishOp::<T, O, 2> { waiting, sums, factor });
+        match std::mem::take(&mut unfinished.columns) {
+            0 => {}
+            1 => s.call(FinishOp::<T, O, 1>(unfinished, PhantomData)),
+            _ => s.call(FinishOp::<T, O, 2>(unfinished, PhantomData)),
         }
     }
 }
@@ -150,40 +160,39 @@ impl<T: Factor, O: Element, const COLUMNS: usize> SimdOp for PanelOp<'_, T, O, C
                 1 => (right.as_ptr().wrapping_add(AHEAD), lines),
                 _ => (right.as_ptr_range().end, lines.div_ceil(pairs)),
             };
+            let walk = Walk { left, right: right.as_ptr(), last, initial, share };
             let mut covered = 0;
             for tile in (0..tiles).step_by(2) {
                 let two = tile + 1 < tiles;
-                let walk = Walk { left, tile, right: right.as_ptr(), last, initial, share };
                 next = if two {
-                    walk.all::<2, COLUMNS>(pieces, next)
+                    walk.all::<2, COLUMNS>(tile, pieces, next)
                 } else {
-                    walk.all::<1, COLUMNS>(pieces, next)
+                    walk.all::<1, COLUMNS>(tile, pieces, next)
                 };
                 Left::flush::<S, T, O>(s, unfinished);
                 let sums = unfinished.sums[unfinished.free].as_mut_ptr().cast::<f32>();
-                let mut parts = [(0, 0, 0); 2];
                 if two {
                     store::<2, COLUMNS>(&left.unit, sums);
                 } else {
                     store::<1, COLUMNS>(&left.unit, sums);
                 }
-                for (part, tile) in parts.iter_mut().zip(tile..tiles) {
+                unfinished.parts[1].count = 0;
+                for (part, tile) in unfinished.parts.iter_mut().zip(tile..tiles) {
                     let rows = left.rows(tile);
                     let skip = covered - rows.first;
-                    *part = (covered, rows.count - skip, skip);
+                    *part = Part { first: covered, count: rows.count - skip, skip };
                     covered = rows.first + rows.count;
                 }
-                unfinished.waiting = Some(Waiting { columns: COLUMNS, parts, scaling, destination });
-                unfinished.free = 1 - unfinished.free;
+                (unfinished.scaling, unfinished.destination) = (scaling, Some(destination));
+                (unfinished.columns, unfinished.free) = (COLUMNS, 1 - unfinished.free);
             }
         }
     }
 }
 
-/// The products of one or two tiles of rows with a panel.
+/// How the products of one or two tiles of rows with a panel are made.
 struct Walk<'a> {
     left: &'a Left,
-    tile: usize,
     right: *const f32,
     /// The last rows of the panel, filled up with zeros, where they are fewer than a tile's.
     last: *const f32,
@@ -193,17 +202,18 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Leaves the sums in the unit, and returns how far what lies at `next` was fetched.
+    /// Leaves the sums of the tiles from this one on in the unit, and returns how far what lies at `next` was fetched.
     ///
     /// # Safety
     /// The rows and the panel are there, and the initial sums, unless they are null.
     #[inline(always)]
     unsafe fn all<const ROWS: usize, const COLUMNS: usize>(
         &self,
+        tile: usize,
         pieces: usize,
         next: *const f32,
     ) -> *const f32 {
-        let Walk { left, tile, mut right, last, initial, share } = *self;
+        let Walk { left, mut right, last, initial, share } = *self;
         let Steps { steps, words, rest, .. } = left.steps;
         let (first, second) = (left.pieces(tile), left.pieces(tile + ROWS - 1));
         let mut next = next;
@@ -324,25 +334,23 @@ unsafe fn store<const ROWS: usize, const COLUMNS: usize>(unit: &Tiles, sums: *mu
     }
 }
 
-/// Does the epilogue of sums.
-struct FinishOp<T, O, const COLUMNS: usize> {
-    waiting: Waiting<O>,
-    sums: *const f32,
-    factor: PhantomData<T>,
-}
+/// Does the epilogue of the sums that wait.
+struct FinishOp<'a, T, O, const COLUMNS: usize>(&'a Unfinished<O>, PhantomData<T>);
 
-impl<T: Factor, O: Element, const COLUMNS: usize> SimdOp for FinishOp<T, O, COLUMNS> {
+impl<T: Factor, O: Element, const COLUMNS: usize> SimdOp for FinishOp<'_, T, O, COLUMNS> {
     type Output = ();
 
     #[inline(always)]
     fn eval<S: Simd>(self, s: S) {
-        let Waiting { parts, scaling, destination, .. } = self.waiting;
-        for (tile, (first, count, skip)) in parts.into_iter().enumerate() {
-            let (mut scaling, mut destination) = (scaling, destination);
-            let sums = self.sums.wrapping_add((tile * TILE_ROWS + skip) * SUMS_STEP);
+        let Unfinished { sums, free, parts, scaling, destination, .. } = self.0;
+        let Some(destination) = destination else { return };
+        let sums = sums[1 - free].as_ptr().cast::<f32>();
+        for (tile, &Part { first, count, skip }) in parts.iter().enumerate() {
+            let (mut scaling, mut destination) = (*scaling, *destination);
+            let sums = sums.wrapping_add((tile * TILE_ROWS + skip) * SUMS_STEP);
             destination.outputs = destination.outputs.wrapping_add(first);
             scaling.row_sums = scaling.row_sums.wrapping_add(first);
-            // SAFETY: who made `waiting` stored these sums, and promised the destination of their rows and columns.
+            // SAFETY: who left these sums waiting stored them, and promised the destination of their rows and columns.
             unsafe {
                 let mut done = 0;
                 while done + FINISHED_ROWS <= count {
