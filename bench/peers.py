@@ -5,9 +5,10 @@
                           [--batch N] [--rounds 3] [--seconds 1] [--load] [--markdown FILE] [--json FILE]
 
 Each round runs every engine once for --seconds, A B C A B C, so that a change in the machine's speed meets all of
-them; an engine's time is the median over rounds of the medians within. Processes are pinned to as many processors as
-threads. A ratio above 1 says that planish is faster. Time only on a quiet machine. --load measures instead the time to
-load and the peak memory, each engine in a process of its own.
+them; an engine's time is the median over rounds of the medians within, a ratio the median of those of the rounds: on a
+machine that is slow for seconds at a time it is steadier than the ratio of two times. Processes are pinned to as many
+processors as threads. A ratio above 1 says that planish is faster. Time only on a quiet machine. --load measures instead
+the time to load and the peak memory, each engine in a process of its own.
 """
 import argparse
 import datetime
@@ -83,8 +84,9 @@ def measure(path, shape, threads, options):
     result = {"model": path.name, "shape": shape, "threads": threads, "rounds_ms": medians, "errors": errors}
     result["ms"] = {name: statistics.median(values) for name, values in medians.items()}
     if "planish" in result["ms"]:
-        ours = result["ms"]["planish"]
-        result["ratio"] = {name: ms / ours for name, ms in result["ms"].items() if name != "planish"}
+        result["ratio"] = {
+            name: statistics.median(theirs / ours for theirs, ours in zip(rounds, medians["planish"]))
+            for name, rounds in medians.items() if name != "planish"}
     return result
 
 

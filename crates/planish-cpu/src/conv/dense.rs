@@ -21,7 +21,7 @@ use crate::threads::ThreadPool;
 use crate::view::{Rows, RowsMut};
 use std::sync::Arc;
 
-/// How an algorithm feeds a convolution to the matrix product.
+/// How an algorithm feeds a convolution, in the groups that its weights are packed in, to the matrix product.
 pub(super) trait Lowering: ConvAlgorithm + Copy + Send + 'static {
     /// The rows of the matrix that lie side by side in a piece of the left operand.
     fn piece_len(self, problem: &ConvProblem) -> usize;
@@ -97,11 +97,22 @@ pub(super) fn prepare<L: Lowering>(
 ) -> Result<Box<dyn PreparedConv>, String> {
     lowering.accepts(problem, isa)?;
     weights.check(problem)?;
-    Ok(for_element!(problem.element, T => Box::new(Dense {
+    Ok(packed(lowering, lowering.weights_key(problem, isa), problem, isa, weights))
+}
+
+/// The prepared convolution of a key, whose products are those of a problem with checked weights.
+pub(super) fn packed<L: Lowering>(
+    lowering: L,
+    key: WeightsKey,
+    problem: &ConvProblem,
+    isa: Isa,
+    weights: Weights<'_>,
+) -> Box<dyn PreparedConv> {
+    for_element!(problem.element, T => Box::new(Dense {
         lowering,
-        key: lowering.weights_key(problem, isa),
+        key,
         weights: pack::<T>(problem, isa, lowering.piece_len(problem), weights),
-    })))
+    }))
 }
 
 pub(super) fn pack<T: Element>(
@@ -170,6 +181,13 @@ fn offset(weights: &[f32]) -> i32 {
     if fits { 0 } else { low as i32 - i32::from(i8::MIN) }
 }
 
+impl<L, T: Element> Dense<L, T> {
+    /// The problem in the groups that the weights are packed in.
+    fn as_packed(&self, problem: &ConvProblem) -> ConvProblem {
+        ConvProblem { groups: self.weights.groups.len(), ..problem.clone() }
+    }
+}
+
 impl<L: Lowering, T: ConvElement> PreparedConv for Dense<L, T> {
     fn algorithm(&self) -> &dyn ConvAlgorithm {
         &self.lowering
@@ -183,12 +201,12 @@ impl<L: Lowering, T: ConvElement> PreparedConv for Dense<L, T> {
         if self.lowering.accepts(problem, self.key.isa).is_err() {
             return 0;
         }
-        self.lowering.workspace_len::<T>(problem, threads)
+        self.lowering.workspace_len::<T>(&self.as_packed(problem), threads)
     }
 
     unsafe fn compute(&self, problem: &ConvProblem, pool: &ThreadPool, call: AnyCall<'_>) {
         let Some(ConvCall { input, epilogue, output, workspace }) = T::restore(call) else { return };
-        let weights = &self.weights;
+        let (problem, weights) = (&self.as_packed(problem), &self.weights);
         self.lowering.lower(DenseCall { problem, weights, pool, input, epilogue, output, workspace });
     }
 

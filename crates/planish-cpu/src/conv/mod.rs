@@ -19,10 +19,12 @@ mod direct;
 mod exact_sums;
 mod fft;
 mod geometry;
+mod group_blocks;
 mod grouped;
 mod im2col;
 mod indirect;
 mod level_conv;
+mod padded;
 mod pointwise;
 mod problem;
 pub mod reference;
@@ -204,6 +206,7 @@ pub fn algorithms() -> &'static [&'static dyn ConvAlgorithm] {
         &im2col::Im2col,
         &depthwise::Depthwise,
         &grouped::Grouped,
+        &group_blocks::GroupBlocks,
         &bits::Bits,
         &strassen::Strassen,
         &winograd::TWO,

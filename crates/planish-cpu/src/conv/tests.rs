@@ -36,6 +36,11 @@ fn channels() -> impl Strategy<Value = (usize, usize, usize)> {
         (2usize..9, 1usize..9, 1usize..9).prop_map(|(g, i, o)| (g, g * i, g * o)),
         (1usize..6, 1usize..4).prop_map(|(blocks, wide)| (4 * blocks, 16 * blocks, 4 * blocks * wide)),
         (2usize..4, 16usize..40, 16usize..40).prop_map(|(g, i, o)| (g, g * i, g * o)),
+        // Groups that fill panels of every instruction set, some of them together.
+        (1usize..4, 0u32..5, 1usize..7).prop_map(|(blocks, doublings, i)| {
+            let (o, g) = (4 << doublings, blocks * (8 >> doublings).max(1));
+            (g, g * i, g * o)
+        }),
     ]
 }
 

@@ -406,7 +406,9 @@ impl<T: Factor, E: Element<Factor = T>, O: Element, R: RowSource<E>> SimdOp for 
                 let pieces = (0..source.taps()).map(|tap| {
                     // SAFETY: the source filled the table for `count` rows, each address with one that is readable for
                     // a piece; only products of bytes have scales, so that an element is one.
-                    unsafe { sum_of_bytes(addresses[tap * count + row].assume_init().cast(), source.tap_len()) }
+                    unsafe {
+                        sum_of_bytes(addresses[tap * count + row].assume_init().cast(), source.tap_len())
+                    }
                 });
                 pieces.sum::<i32>()
             }));
@@ -436,7 +438,14 @@ impl<T: Factor, E: Element<Factor = T>, O: Element, R: RowSource<E>> SimdOp for 
                 // SAFETY: the table was filled by a source that promises its addresses; `product` says that the unit is
                 // there; the panels are whole, and the output as below.
                 unsafe {
-                    let left = amx::Left::new(s, product, &stage(first, &[]), source.foreign(), rows, panels_of_run.len());
+                    let left = amx::Left::new(
+                        s,
+                        product,
+                        &stage(first, &[]),
+                        source.foreign(),
+                        rows,
+                        panels_of_run.len(),
+                    );
                     for panel in panels_of_run.clone() {
                         let (column, valid) = matrix.panel_columns(panel);
                         let (width, column) = (matrix.panel_width(panel), first_column + column);
