@@ -95,8 +95,7 @@ class OpenVino:
         import openvino
         begin = time.perf_counter()
         core = openvino.Core()
-        network = core.read_model(str(model))
-        network.reshape({network.inputs[0]: list(shape)})
+        network = self.network(core, model, shape)
         compiled = core.compile_model(network, "CPU", {
             "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": self.PRECISION})
@@ -110,9 +109,27 @@ class OpenVino:
     def close(self):
         del self.request
 
+    def network(self, core, model, shape):
+        network = core.read_model(str(model))
+        network.reshape({network.inputs[0]: list(shape)})
+        return network
+
 
 class OpenVinoBf16(OpenVino):
     PRECISION = "bf16"
+
+
+class OpenVinoNncf(OpenVino):
+    """What NNCF makes of the float model of the same name in the folder `float` beside the file, calibrated with noise:
+    for its speed alone. What stays in floating point is `bf16`, as OpenVINO would have it, where the machine has that."""
+    PRECISION = "bf16"
+
+    def network(self, core, model, shape):
+        import logging
+        import nncf
+        nncf.set_log_level(logging.ERROR)
+        network = super().network(core, model.parent / "float" / model.name, shape)
+        return nncf.quantize(network, nncf.Dataset([random_input(shape) for _ in range(4)]), subset_size=4)
 
 
 class Tract:
@@ -212,7 +229,7 @@ class PlanishCommand:
 
 
 ENGINES = {"ort": ("onnxruntime", OnnxRuntime), "ov": ("openvino", OpenVino), "ov-bf16": ("openvino", OpenVinoBf16),
-           "tract": ("tract", Tract), "ncnn": ("ncnn", Ncnn), "mnn": ("MNN", Mnn)}
+           "ov-nncf": ("nncf", OpenVinoNncf), "tract": ("tract", Tract), "ncnn": ("ncnn", Ncnn), "mnn": ("MNN", Mnn)}
 
 
 def available():
