@@ -100,8 +100,8 @@ impl Left {
     ///
     /// # Safety
     /// The table holds `rows` addresses a tap, `rows` being at least one, each readable for `tap_len` words from `tap_start`
-    /// on as long as this lives, of which the last `foreign` elements count as zero, less than a word; the instruction is what [`product`](super::product) gave, and this thread holds no other
-    /// `Left`.
+    /// on as long as this lives, of which the last `foreign` elements count as zero, less than a word; the instruction is
+    /// what [`product`](super::product) gave, and this thread holds no other `Left`.
     #[inline(always)]
     pub(in crate::matmul) unsafe fn new<S: Simd, T: Factor>(
         s: S,
