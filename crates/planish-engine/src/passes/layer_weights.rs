@@ -145,11 +145,15 @@ impl Layer {
             rows_are_channels
         } else if let Some(transposed) = op.as_op::<ConvTranspose>() {
             let groups = transposed.conv.group;
+            // Others are the operator's to refuse.
+            if groups == 0 || !first.is_multiple_of(groups) {
+                return None;
+            }
             Layer {
                 channels: second.checked_mul(groups)?,
                 per_group: second,
                 inner: taps,
-                blocks: first.checked_div(groups)?,
+                blocks: first / groups,
                 bias_factor: 1.0,
             }
         } else {
