@@ -10,7 +10,7 @@
 
 use super::super::Pass;
 use super::super::rewrite::Rewriter;
-use super::grids::{dequantised, levels};
+use super::grids::{constants, dequantised, levels};
 use planish_graph::ops::math::gemm::Gemm;
 use planish_graph::ops::math::matmul::MatMul;
 use planish_graph::ops::movement::transpose::Transpose;
@@ -47,7 +47,7 @@ impl Pass for FewBitConstants {
 
 /// Node `id` becomes the numbers of these integers.
 fn set(rewriter: &mut Rewriter, id: NodeId, integers: Tensor, grid: &Grid) -> Result<()> {
-    let name = rewriter.node(id).map(|node| node.name.clone()).unwrap_or_default();
+    let name = rewriter.node_name(id);
     let inputs = operands(rewriter, &name, integers, grid)?;
     rewriter.set(id, Arc::new(grid.dequantize()), inputs);
     Ok(())
@@ -60,9 +60,9 @@ pub(in super::super) fn operands(
     integers: Tensor,
     grid: &Grid,
 ) -> Result<Vec<Option<ValueId>>> {
-    let [scale, zero] = grid.tensors()?;
-    let parts = [("integers", integers), ("scale", scale), ("zero", zero)];
-    Ok(parts.map(|(part, tensor)| Some(rewriter.add_constant(&format!("{name}.{part}"), tensor))).to_vec())
+    let integers = rewriter.add_constant(&format!("{name}.integers"), integers);
+    let [scale, zero] = constants(rewriter, name, grid)?;
+    Ok(vec![Some(integers), scale, zero])
 }
 
 /// The integers of a quantised constant, or else its numbers.

@@ -108,7 +108,7 @@ pub(in super::super) fn limited(
     mut x: ValueId,
     [mut low, mut high]: [f32; 2],
 ) -> ValueId {
-    let name = rewriter.node(anchor).map(|node| node.name.clone()).unwrap_or_default();
+    let name = rewriter.node_name(anchor);
     let before = rewriter.maker(x).and_then(|maker| rewriter.node(maker));
     if let Some((before, [own_low, own_high])) = before.and_then(|b| Some((b, limits(rewriter, b)?)))
         && own_low <= own_high

@@ -7,7 +7,7 @@
 
 use super::super::Pass;
 use super::super::rewrite::Rewriter;
-use super::grids::{levels, quantisation, quantised_behind};
+use super::grids::{constants, levels, quantisation, quantised_behind};
 use super::limits::limits;
 use super::moves_levels;
 use planish_graph::ops::movement::identity::Identity;
@@ -66,14 +66,6 @@ fn insert(
     made
 }
 
-/// The constants that a conversion of this grid reads behind its first input.
-fn constants(rewriter: &mut Rewriter, name: &str, grid: &Grid) -> Result<[Option<ValueId>; 2]> {
-    let [scale, zero] = grid.tensors()?;
-    let scale = rewriter.add_constant(&format!("{name}.scale"), scale);
-    let zero = rewriter.add_constant(&format!("{name}.zero"), zero);
-    Ok([Some(scale), Some(zero)])
-}
-
 /// Of an operator that moves what was dequantised: the operator on levels, and dequantises what it gives.
 fn sink(rewriter: &mut Rewriter, id: NodeId) -> Result<Option<()>> {
     let Some(node) = rewriter.node(id) else { return Ok(None) };
@@ -121,7 +113,7 @@ fn filled(rewriter: &Rewriter, inputs: &[Option<ValueId>], grid: &Grid) -> Optio
 /// the operator, the constants that it reads behind the number, and what it makes.
 fn rising(rewriter: &mut Rewriter, id: NodeId) -> Result<Option<Rising>> {
     if let Some(grid) = quantisation(rewriter, id) {
-        let name = rewriter.node(id).map(|node| node.name.clone()).unwrap_or_default();
+        let name = rewriter.node_name(id);
         let constants = constants(rewriter, &name, &grid)?.to_vec();
         return Ok(Some(Rising { op: Arc::new(grid.quantize()), constants, dtype: DType::U8 }));
     }
