@@ -107,7 +107,11 @@ fn activation(rewriter: &Rewriter, node: &Node) -> Option<FusedActivation> {
     node.op.as_op::<Clip>()?;
     let bound = |index, open| match node.input(index) {
         None => Some(open),
-        Some(value) => rewriter.constant(value).filter(|t| t.len() == 1).map(|t| t.to_f32s()[0]),
+        // Integers are the operator's to refuse.
+        Some(value) => {
+            let bound = rewriter.constant(value).filter(|t| t.len() == 1 && t.dtype().is_float())?;
+            Some(bound.to_f32s()[0])
+        }
     };
     let (min, max) = (bound(1, f32::NEG_INFINITY)?, bound(2, f32::INFINITY)?);
     (min <= max).then_some(FusedActivation::Clip { min, max })

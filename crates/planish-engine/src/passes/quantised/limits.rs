@@ -96,7 +96,11 @@ pub(in super::super) fn limits(rewriter: &Rewriter, node: &Node) -> Option<[f32;
     node.op.as_op::<Clip>()?;
     let bound = |index, open| match node.input(index) {
         None => Some(open),
-        Some(value) => rewriter.constant(value).filter(|t| t.len() == 1).map(|t| t.to_f32s()[0]),
+        // Integers are the operator's to refuse.
+        Some(value) => {
+            let bound = rewriter.constant(value).filter(|t| t.len() == 1 && t.dtype().is_float())?;
+            Some(bound.to_f32s()[0])
+        }
     };
     Some([bound(1, f32::NEG_INFINITY)?, bound(2, f32::INFINITY)?])
 }
