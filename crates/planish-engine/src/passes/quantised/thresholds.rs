@@ -38,8 +38,8 @@ use std::sync::Arc;
 /// Makes thresholds of what stands between layers of levels and signs.
 pub struct SignThresholds;
 
-/// The largest threshold. A bias in `f32` says half a unit up to 2^23, and of this one still what the rounding of the two
-/// scales leaves, a sixteenth of a unit.
+/// The largest threshold. A bias in `f32` says half a unit up to 2^23; up to this, what the scales round moves none by as
+/// much as a sixteenth of a unit.
 const MOST: i64 = 1 << 18;
 
 impl Pass for SignThresholds {
