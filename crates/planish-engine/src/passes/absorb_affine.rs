@@ -30,7 +30,7 @@ impl Pass for AbsorbAffine {
         let mut rewriter = Rewriter::new(graph);
         for id in rewriter.node_ids() {
             if let Some(found) = absorb(&rewriter, id) {
-                let name = rewriter.node(found.layer).map(|n| n.name.clone()).unwrap_or_default();
+                let name = rewriter.node_name(found.layer);
                 let weights = match found.weights {
                     Weights::Numbers(weights) => rewriter.add_constant(&format!("{name}.weight"), weights),
                     Weights::Integers(integers, grid, numbers) => {

@@ -6,10 +6,10 @@
 //! that is computed last takes the other in, which is there by then.
 
 use super::Pass;
+use super::quantised::limits::limits;
 use super::rewrite::Rewriter;
 use planish_graph::ops::math::activation::{Activation, ActivationFunction};
 use planish_graph::ops::math::binary::{Binary, BinaryFunction};
-use planish_graph::ops::math::clip::Clip;
 use planish_graph::ops::math::unary::{Unary, UnaryFunction};
 use planish_graph::ops::nn::conv::Conv;
 use planish_graph::ops::nn::fused::{ConvAdd, FusedActivation};
@@ -104,12 +104,7 @@ fn activation(rewriter: &Rewriter, node: &Node) -> Option<FusedActivation> {
             _ => return None,
         });
     }
-    node.op.as_op::<Clip>()?;
-    let bound = |index, open| match node.input(index) {
-        None => Some(open),
-        Some(value) => rewriter.constant(value).filter(|t| t.len() == 1).map(|t| t.to_f32s()[0]),
-    };
-    let (min, max) = (bound(1, f32::NEG_INFINITY)?, bound(2, f32::INFINITY)?);
+    let [min, max] = limits(rewriter, node)?;
     (min <= max).then_some(FusedActivation::Clip { min, max })
 }
 
@@ -118,6 +113,7 @@ mod tests {
     use super::*;
     use crate::passes::testing::{binary, check_inferred, input, scalar, unary, weights};
     use planish_graph::Graph;
+    use planish_graph::ops::math::clip::Clip;
 
     /// A convolution of `x` that keeps its shape `[1, 2, 5]`.
     fn convolved(g: &mut Graph, name: &str, x: ValueId) -> ValueId {

@@ -45,7 +45,7 @@ fn flat_pool(rewriter: &mut Rewriter, id: NodeId, x: ValueId) {
         let one = |(axis, dim): (usize, &Dim)| if axis < 2 { dim.clone() } else { Dim::Fixed(1) };
         dims.iter().enumerate().map(one).collect()
     });
-    let name = rewriter.node(id).map(|node| node.name.clone()).unwrap_or_default();
+    let name = rewriter.node_name(id);
     let pooled = rewriter.add_value(&format!("{name}.pooled"), rewriter.dtype(x), shape);
     let (inputs, outputs) = (vec![Some(x)], vec![Some(pooled)]);
     rewriter.insert(id, Node { name, op: Arc::new(POOL), inputs, outputs });

@@ -70,12 +70,12 @@ impl<'r> Given<'r> {
         };
         let signs: Vec<i8> =
             affine.iter().map(|(factor, _)| i8::from(*factor > 0.0) - i8::from(*factor < 0.0)).collect();
-        let (integers, mut turned) = turned(self.tensor, *axis, grid, &signs)?;
-        for (scale, (factor, _)) in turned.scales.iter_mut().zip(affine).filter(|(_, map)| map.0 != 0.0) {
+        let (integers, mut grid) = with_signs(self.tensor, *axis, grid, &signs)?;
+        for (scale, (factor, _)) in grid.scales.iter_mut().zip(affine).filter(|(_, map)| map.0 != 0.0) {
             *scale = (f64::from(*scale) * factor.abs()) as f32;
         }
-        let usable = turned.scales.iter().all(|scale| scale.is_finite() && *scale > 0.0);
-        usable.then_some(Weights::Integers(integers, turned, *numbers))
+        let usable = grid.scales.iter().all(|scale| scale.is_finite() && *scale > 0.0);
+        usable.then_some(Weights::Integers(integers, grid, *numbers))
     }
 }
 
@@ -87,7 +87,7 @@ pub(super) fn grid_along(grid: &Grid, weights: &Tensor, axis: usize) -> Option<(
 }
 
 /// Integer weights and what they mean, times -1, 0 or 1 for each index of `axis`; all have a scale and a zero point then.
-pub(super) fn turned(weights: &Tensor, axis: usize, grid: &Grid, signs: &[i8]) -> Option<(Tensor, Grid)> {
+pub(super) fn with_signs(weights: &Tensor, axis: usize, grid: &Grid, signs: &[i8]) -> Option<(Tensor, Grid)> {
     let channels = weights.shape()[axis];
     let inner: usize = weights.shape()[axis + 1..].iter().product();
     let (low, high) = grid.dtype.integer_range()?;
@@ -145,11 +145,15 @@ impl Layer {
             rows_are_channels
         } else if let Some(transposed) = op.as_op::<ConvTranspose>() {
             let groups = transposed.conv.group;
+            // Others are the operator's to refuse.
+            if groups == 0 || !first.is_multiple_of(groups) {
+                return None;
+            }
             Layer {
                 channels: second.checked_mul(groups)?,
                 per_group: second,
                 inner: taps,
-                blocks: first.checked_div(groups)?,
+                blocks: first / groups,
                 bias_factor: 1.0,
             }
         } else {
@@ -182,7 +186,7 @@ mod tests {
     fn integers_change_their_signs_around_their_zero_point() {
         let integers = Tensor::new(&[3, 2], &[1i8, -1, 5, -128, 7, 0]).unwrap();
         let grid = Grid { dtype: DType::I8, axis: 0, scales: vec![0.5], zeros: vec![0] };
-        let (made, grid) = turned(&integers, 0, &grid, &[-1, -1, 0]).unwrap();
+        let (made, grid) = with_signs(&integers, 0, &grid, &[-1, -1, 0]).unwrap();
         assert_eq!(made, Tensor::new(&[3, 2], &[-1i8, 1, -6, 127, 0, 0]).unwrap());
         assert_eq!((grid.zeros, grid.scales), (vec![0, -1, 0], vec![0.5; 3]));
     }

@@ -20,7 +20,7 @@ impl Pass for MatrixBias {
         let mut rewriter = Rewriter::new(graph);
         for id in rewriter.node_ids() {
             if let Some(found) = find(&rewriter, id) {
-                let name = rewriter.node(found.product).map(|n| n.name.clone()).unwrap_or_default();
+                let name = rewriter.node_name(found.product);
                 let bias = rewriter.add_constant(&format!("{name}.bias"), found.bias);
                 let op = Gemm::default();
                 let inputs = vec![Some(found.rows), Some(found.weights), Some(bias)];

@@ -26,7 +26,7 @@ impl Pass for Reshapes {
             } else if let Some((x, target)) = skipping(&rewriter, id) {
                 let op = Reshape { allow_zero: target.contains(&0) };
                 let target = Tensor::from_i64s(&target)?;
-                let name = rewriter.node(id).map(|node| node.name.clone()).unwrap_or_default();
+                let name = rewriter.node_name(id);
                 let target = rewriter.add_constant(&format!("{name}.shape"), target);
                 rewriter.set(id, Arc::new(op), vec![Some(x), Some(target)]);
             }

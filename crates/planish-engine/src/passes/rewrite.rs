@@ -68,6 +68,10 @@ impl<'g> Rewriter<'g> {
     pub fn node(&self, id: NodeId) -> Option<&Node> {
         (!self.dead[id.0 as usize]).then(|| &self.graph.nodes[id.0 as usize])
     }
+    /// The name of a node, for what is made in its place; none of a dead one.
+    pub fn node_name(&self, id: NodeId) -> String {
+        self.node(id).map(|node| node.name.clone()).unwrap_or_default()
+    }
     /// A living node of operator `T`.
     pub fn node_of<T: Operator>(&self, id: NodeId) -> Option<(&Node, &T)> {
         let node = self.node(id)?;

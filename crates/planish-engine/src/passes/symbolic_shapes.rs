@@ -30,7 +30,7 @@ impl Pass for SymbolicShapes {
         let mut lists = Lists(HashMap::new());
         for id in rewriter.node_ids() {
             if let Some((x, target)) = constant_target(&rewriter, &lists, id) {
-                let name = rewriter.node(id).map(|node| node.name.clone()).unwrap_or_default();
+                let name = rewriter.node_name(id);
                 let target = rewriter.add_constant(&format!("{name}.shape"), Tensor::from_i64s(&target)?);
                 rewriter.set(id, Arc::new(Reshape { allow_zero: false }), vec![Some(x), Some(target)]);
             } else if let Some(node) = rewriter.node(id)

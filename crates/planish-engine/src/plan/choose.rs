@@ -250,14 +250,19 @@ impl Chooser {
         let first =
             first.ok_or_else(|| Error::unsupported("no convolution algorithm accepts this problem"))?;
         let admitted = candidates.iter().filter(|c| c.admitted).count();
-        let reason = match (self.options.only.as_deref(), admitted, first.measured) {
-            (Some(only), ..) if only == first.algorithm => "asked for",
+        let reason = self.reason(first.algorithm, admitted, first.measured);
+        let prepared = self.prepared(first.algorithm, request)?;
+        Ok(Choice { algorithm: first.algorithm, prepared, reason, candidates })
+    }
+
+    /// Why an algorithm is taken, one of so many that may be, where its time was measured or not.
+    pub(crate) fn reason(&self, algorithm: &str, admitted: usize, measured: Option<f64>) -> &'static str {
+        match (self.options.only.as_deref(), admitted, measured) {
+            (Some(only), ..) if only == algorithm => "asked for",
             (_, 1, _) => "the only one that may be taken",
             (_, _, Some(_)) => "the fastest when tuned",
             (_, _, None) => "the least estimate",
-        };
-        let prepared = self.prepared(first.algorithm, request)?;
-        Ok(Choice { algorithm: first.algorithm, prepared, reason, candidates })
+        }
     }
 
     /// The packed weights, which all plans of the session share.

@@ -6,7 +6,7 @@
 //! ([`planish_cpu::conv::FewBits`]), beside all others.
 
 use super::integer_sums::{IntegerSums, activation};
-use super::lower::Facts;
+use super::lower::{Facts, of_each_level};
 use crate::passes::moves_levels;
 use planish_cpu::conv::{FewBits, InputBits, WeightBits};
 use planish_graph::ops::math::activation::Activation;
@@ -19,7 +19,7 @@ use planish_graph::ops::nn::quantized::fused::{Grid, Quantised};
 use planish_graph::ops::nn::quantized::qonnx::BipolarQuant;
 use planish_graph::ops::nn::quantized::quantize::QuantizeLinear;
 use planish_graph::{DType, Node, Operator, OperatorExt, Tensor, ValueId};
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 /// The levels that a value can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +51,7 @@ impl Known {
 /// How few bits a layer on levels with these sums has, where they are few.
 pub(crate) fn few_bits(node: &Node, facts: &Facts<'_>, sums: &IntegerSums) -> Option<FewBits> {
     let weights = WeightBits::of(&sums.values)?;
-    let makers = facts.graph.producers();
-    let mut walk = Walk { facts, makers: &makers, seen: HashSet::new() };
-    let known = walk.levels(node.input(0)?)?;
+    let known = Walk::new(facts).levels(node.input(0)?)?;
     let signs = known.signs && sums.input_zero == 1;
     let input = if signs { InputBits::Signs } else { InputBits::up_to(known.highest)? };
     Some(FewBits { input, weights })
@@ -62,35 +60,64 @@ pub(crate) fn few_bits(node: &Node, facts: &Facts<'_>, sums: &IntegerSums) -> Op
 /// A walk against the direction of a graph.
 struct Walk<'w, 'g> {
     facts: &'w Facts<'g>,
-    makers: &'w [Option<(planish_graph::NodeId, usize)>],
-    /// Values whose levels are part of the answer already.
-    seen: HashSet<ValueId>,
+    /// What was found of each value on the way: several may be read twice.
+    found: HashMap<ValueId, Option<Known>>,
 }
 
-impl Walk<'_, '_> {
-    fn maker(&self, value: ValueId) -> Option<&Node> {
-        let (id, _) = self.makers[value.0 as usize]?;
-        Some(&self.facts.graph.nodes[id.0 as usize])
+impl<'w, 'g> Walk<'w, 'g> {
+    fn new(facts: &'w Facts<'g>) -> Walk<'w, 'g> {
+        Walk { facts, found: HashMap::new() }
     }
 
-    /// What is known of the levels of `value`; `None` where they may be all.
+    /// What is known of the levels of `value`; `None` where they may be all. Without recursion, because what moves levels
+    /// may stand in rows of any length.
     fn levels(&mut self, value: ValueId) -> Option<Known> {
-        if !self.seen.insert(value) {
-            return Some(Known { highest: 0, signs: true });
+        let mut waiting = vec![value];
+        while let Some(next) = waiting.pop() {
+            if self.found.contains_key(&next) {
+                continue;
+            }
+            let mut sources = self.sources(next);
+            sources.retain(|source| !self.found.contains_key(source));
+            if sources.is_empty() {
+                let known = self.of_sources(next);
+                self.found.insert(next, known);
+            } else {
+                waiting.push(next);
+                waiting.extend(sources);
+            }
         }
+        self.answer(value)
+    }
+
+    fn answer(&self, value: ValueId) -> Option<Known> {
+        self.found.get(&value).copied().flatten()
+    }
+
+    /// The values of whose levels those of `value` are made, or which it holds itself.
+    fn sources(&self, value: ValueId) -> Vec<ValueId> {
+        let Some(node) = self.facts.maker(value) else { return Vec::new() };
+        let count = match node.op.as_op::<Quantised>() {
+            Some(quantised) => usize::from(is_table(&*quantised.op) && quantised.input(0).is_some()),
+            None => moved(node).unwrap_or(0),
+        };
+        node.inputs.iter().take(count).flatten().copied().collect()
+    }
+
+    /// What is known of the levels of `value`, where that of its sources was found.
+    fn of_sources(&self, value: ValueId) -> Option<Known> {
         if let Some(levels) = self.facts.graph.constant(value) {
             return Known::of(levels.as_slice::<u8>().ok()?);
         }
-        let node = self.maker(value)?.clone();
+        let node = self.facts.maker(value)?;
         if let Some(quantised) = node.op.as_op::<Quantised>() {
-            return self.made(&node, quantised);
+            return self.made(node, quantised);
         }
         if node.op.is_op::<QuantizeLinear>() {
-            return self.quantised(&node);
+            return self.quantised(node);
         }
-        let pads = node.op.is_op::<Pad>();
-        let moved = if pads { 1 } else { moves_levels(&*node.op)? };
-        let filled = match node.input(2).filter(|_| pads) {
+        let moved = moved(node)?;
+        let filled = match node.input(2).filter(|_| node.op.is_op::<Pad>()) {
             Some(fill) => Known::of(self.facts.graph.constant(fill)?.as_slice::<u8>().ok()?)?,
             None => Known { highest: 0, signs: true },
         };
@@ -98,12 +125,12 @@ impl Walk<'_, '_> {
             .iter()
             .take(moved)
             .flatten()
-            .try_fold(filled, |known, &v| Some(known.and(self.levels(v)?)))
+            .try_fold(filled, |known, &v| Some(known.and(self.answer(v)?)))
     }
 
     /// Of numbers that are quantised: what limits stand before.
     fn quantised(&self, node: &Node) -> Option<Known> {
-        let before = self.maker(node.input(0)?)?;
+        let before = self.facts.maker(node.input(0)?)?;
         let high = match before.op.as_op::<ConvAdd>().map(|op| op.activation) {
             Some(FusedActivation::Clip { max, .. }) => max,
             Some(_) => return None,
@@ -122,7 +149,7 @@ impl Walk<'_, '_> {
     }
 
     /// Of what an operator on levels makes.
-    fn made(&mut self, node: &Node, quantised: &Quantised) -> Option<Known> {
+    fn made(&self, node: &Node, quantised: &Quantised) -> Option<Known> {
         let output = quantised.output.as_ref().filter(|grid| grid.dtype == DType::U8)?;
         if let FusedActivation::Clip { min, max } = activation(quantised) {
             let [low, high] = [level(output, min)?, level(output, max)?];
@@ -139,16 +166,8 @@ impl Walk<'_, '_> {
         if !is_table(&*quantised.op) {
             return None;
         }
-        let given = self.levels(input).unwrap_or(Known::up_to(u8::MAX)).all();
-        let levels = Tensor::new(&[given.len()], &given).ok()?;
-        let mut inputs = vec![Some(&levels)];
-        for (index, input) in node.inputs.iter().enumerate().skip(1) {
-            inputs.push(match input {
-                Some(_) => Some(self.facts.constant(node, index).filter(|t| t.len() == 1)?),
-                None => None,
-            });
-        }
-        Known::of(quantised.eval(&inputs, 1).ok()?.pop()?.as_slice::<u8>().ok()?)
+        let given = self.answer(input).unwrap_or(Known::up_to(u8::MAX)).all();
+        Known::of(&of_each_level(quantised, node, self.facts, &given)?)
     }
 
     /// Whether the sums of a layer are odd numbers of its output's steps, so that limits of one step make signs of them.
@@ -161,6 +180,11 @@ impl Walk<'_, '_> {
             weights.and_then(|weights| IntegerSums::of(quantised, weights, self.facts.constant(node, 2)));
         sums.is_some_and(|sums| sums.are_odd())
     }
+}
+
+/// How many inputs of a node hold the levels that it moves.
+fn moved(node: &Node) -> Option<usize> {
+    if node.op.is_op::<Pad>() { Some(1) } else { moves_levels(&*node.op) }
 }
 
 /// Whether an operator makes each level of one level.
@@ -189,8 +213,7 @@ mod tests {
         let inputs: Vec<_> =
             graph.inputs.iter().map(|_| planish_graph::Fact::new(DType::F32, &[1, 4, 5])).collect();
         let facts = infer(graph, &inputs).unwrap();
-        let (facts, makers) = (Facts { graph, facts: &facts }, graph.producers());
-        Walk { facts: &facts, makers: &makers, seen: HashSet::new() }.levels(value)
+        Walk::new(&Facts { graph, facts: &facts, makers: &graph.producers() }).levels(value)
     }
 
     /// The levels of "x" between two numbers.
@@ -243,6 +266,34 @@ mod tests {
         assert_eq!(known(&g, mixed), Some(Known { highest: 9, signs: false }));
         assert_eq!(known(&g, padded[1]), Some(Known { highest: 2, signs: false }));
         assert_eq!(known(&g, padded[2]), Some(Known { highest: 77, signs: false }));
+    }
+
+    #[test]
+    fn levels_that_are_read_twice_count_each_time() {
+        let (mut g, x) = input(&[1, 4, 5]);
+        let many = limited(&mut g, x, "many", [0.0, 7.5], &Grid::levels(0.5, 0));
+        let grid = Some(Grid::levels(0.5, 0));
+        let ends = [0.0, 0.5].map(|end| scalar(&mut g, &format!("{end}"), end));
+        let op = Quantised {
+            op: std::sync::Arc::new(Clip),
+            inputs: vec![grid.clone()],
+            output: grid,
+            inner: None,
+        };
+        let few = g.add_node("few", op, &[many, ends[0], ends[1]]);
+        let both = g.add_node("both", Concat { axis: 1 }, &[few, many, many]);
+        assert_eq!(known(&g, few), Some(Known { highest: 1, signs: false }));
+        assert_eq!(known(&g, both), Some(Known { highest: 15, signs: false }));
+    }
+
+    #[test]
+    fn rows_of_any_length_are_walked() {
+        let (mut g, x) = input(&[1, 4, 5]);
+        let mut y = signs(&mut g, x, "signs");
+        for i in 0..50_000 {
+            y = g.add_node(&format!("moved {i}"), Identity, &[y]);
+        }
+        assert_eq!(known(&g, y), SIGNS);
     }
 
     #[test]

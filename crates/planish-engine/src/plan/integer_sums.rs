@@ -3,8 +3,8 @@
 //!
 //! Both operands have a scale, and so have their products: `scale of x * scale of w`, one for each output channel. The bias
 //! is rounded to that unit (Jacob et al., "Quantization and Training of Neural Networks for Efficient
-//! Integer-Arithmetic-Only Inference", 2018, section 2.4), which is some thousand times finer than the output's. With weights
-//! of few bits it is not: then what rounding leaves of the bias is added to the scaled sum.
+//! Integer-Arithmetic-Only Inference", 2018, section 2.4), which is some thousand times finer than the output's. Where it is
+//! not, with weights of few bits or in front of a sign, what rounding leaves of the bias is added to the scaled sum.
 
 use planish_cpu::conv::{SumLevels, WeightBits};
 use planish_cpu::epilogue::Levels;
@@ -12,7 +12,7 @@ use planish_graph::ops::math::gemm::Gemm;
 use planish_graph::ops::math::matmul::MatMul;
 use planish_graph::ops::nn::conv::Conv;
 use planish_graph::ops::nn::fused::{ConvAdd, FusedActivation};
-use planish_graph::ops::nn::quantized::fused::Quantised;
+use planish_graph::ops::nn::quantized::fused::{Grid, Quantised};
 use planish_graph::{Node, Operator, OperatorExt, Tensor};
 
 /// What the sums of a convolution on levels mean: see [`planish_cpu::conv::SumLevels`].
@@ -25,6 +25,9 @@ pub(crate) struct IntegerSums {
     pub(crate) scales: Vec<f32>,
     pub(crate) shift: Option<Vec<f32>>,
 }
+
+/// The part of an output's step that may be lost of a bias, one among the roundings of the sum itself.
+const LOST: f64 = 1.0 / 64.0;
 
 /// A bias in units of the products: rounded, and what that leaves.
 struct Units {
@@ -58,8 +61,7 @@ pub(crate) fn unit(quantised: &Quantised) -> f32 {
 /// What the levels of residual and output mean to the kernel.
 pub(crate) fn levels(quantised: &Quantised) -> Levels {
     let unit = unit(quantised);
-    let single =
-        |grid: Option<&planish_graph::ops::nn::quantized::fused::Grid>| grid.and_then(|g| g.single());
+    let single = |grid: Option<&Grid>| grid.and_then(Grid::single);
     let (residual, zero) = single(quantised.input(3)).unwrap_or((1.0, 0));
     Levels {
         inner: single(quantised.inner.as_ref())
@@ -117,10 +119,18 @@ impl IntegerSums {
                 return None;
             }
         }
-        let inner = quantised.inner.as_ref().and_then(|grid| grid.single());
-        let unit = inner.map_or(unit(quantised), |(scale, _)| scale);
+        let step = |grid: &Option<Grid>| grid.as_ref().and_then(Grid::single).map(|(scale, _)| scale);
+        let (inner, output) = (step(&quantised.inner), step(&quantised.output));
+        let unit = inner.unwrap_or(unit(quantised));
         let scales: Vec<f32> = (0..channels).map(|c| products(c) / unit).collect();
-        let coarse = WeightBits::of(&values).is_some() && bias.iter().any(|bias| bias.rest != 0.0);
+        let may_be_lost = match inner.or(output) {
+            // Few bits are counted exactly, and may be compared as exactly.
+            _ if WeightBits::of(&values).is_some() => 0.0,
+            Some(step) => f64::from(step) * LOST,
+            None => f64::INFINITY,
+        };
+        let lost = |(c, bias): (usize, &Units)| (bias.rest * f64::from(products(c))).abs() > may_be_lost;
+        let coarse = bias.iter().enumerate().any(lost);
         let rests = bias.iter().zip(&scales).map(|(bias, scale)| (bias.rest * f64::from(*scale)) as f32);
         let shift = coarse.then(|| rests.collect());
         let bias = bias.iter().map(|bias| bias.whole).collect();
@@ -193,7 +203,6 @@ fn bias_in_units(
 mod tests {
     use super::*;
     use planish_graph::DType;
-    use planish_graph::ops::nn::quantized::fused::Grid;
     use std::sync::Arc;
 
     fn gemm(trans_b: bool) -> Quantised {
@@ -221,7 +230,13 @@ mod tests {
             many[0] = 100;
             let many: Vec<i8> = many.into_iter().map(|w| w as i8).collect();
             let many = Tensor::new(weights.shape(), &many).unwrap();
-            assert!(IntegerSums::of(&gemm(trans_b), &many, Some(&bias)).unwrap().shift.is_none());
+            let shift = |bias: [f32; 2]| {
+                let bias = Tensor::new(&[2], &bias).unwrap();
+                IntegerSums::of(&gemm(trans_b), &many, Some(&bias)).unwrap().shift
+            };
+            // 0.4 units are a tenth of a step; 0.04 are a hundredth.
+            assert!((shift([1.02, -0.5]).unwrap()[0] - 0.1).abs() < 1e-6);
+            assert_eq!(shift([1.002, -0.5]), None);
         }
     }
 

@@ -190,7 +190,7 @@ impl<'a> Search<'a> {
 
     /// A value is changed once for all that read it in the other layout.
     fn charge_changes(&mut self, prices: Prices) {
-        let Facts { graph, facts } = *self.known;
+        let Facts { graph, facts, .. } = *self.known;
         let mut readers: Vec<Vec<usize>> = vec![Vec::new(); graph.values.len()];
         for (node, reads) in graph.nodes.iter().zip(&self.reads) {
             for v in node.inputs.iter().flatten() {
@@ -266,7 +266,7 @@ mod tests {
         g.outputs = outputs.to_vec();
         let shapes: Vec<Vec<usize>> = inputs(&g).iter().map(|t| t.shape().to_vec()).collect();
         let Specialised { graph, facts, .. } = as_it_stands(&g, &shapes).unwrap();
-        let known = Facts { graph: &graph, facts: &facts };
+        let known = Facts { graph: &graph, facts: &facts, makers: &graph.producers() };
         let best = assign(&known, Prices { call: 0.0, byte: 1000.0 });
         [best, follow(&known)].map(|layouts| {
             let last = layouts.iter().zip(&graph.values).filter(|(l, _)| **l == Layout::ChannelsLast);

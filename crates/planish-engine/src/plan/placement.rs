@@ -27,13 +27,12 @@ pub(crate) fn assign(
     layouts: &[Layout],
     elements: &[ElementType],
 ) -> HashMap<ValueId, Placement> {
-    let Facts { graph, facts } = *known;
+    let Facts { graph, facts, makers } = *known;
     let mut places: HashMap<ValueId, Placement> = HashMap::new();
-    let producers = graph.producers();
     let channels = |v: ValueId| facts[v.0 as usize].as_ref().and_then(|f| f.shape()).map_or(0, |s| s[1]);
     // A producer whose output may be put elsewhere: a node with a kernel that writes its own output.
     let movable = |v: ValueId| {
-        let Some((node, _)) = producers[v.0 as usize] else { return false };
+        let Some((node, _)) = makers[v.0 as usize] else { return false };
         let node = &graph.nodes[node.0 as usize];
         layouts[v.0 as usize] == Layout::ChannelsLast && !lower::is_alias(node, known, layouts)
     };

@@ -26,7 +26,7 @@ pub(crate) enum Keeps {
 
 /// What every value of a specialised graph is kept as, where `element` is asked for.
 pub(crate) fn assign(known: &Facts<'_>, layouts: &[Layout], element: ElementType) -> Vec<ElementType> {
-    let Facts { graph, facts } = *known;
+    let Facts { graph, facts, .. } = *known;
     let kept = |fact: &Option<Fact>| match fact {
         Some(fact) if lower::is_kept(fact) => lower::element_of(fact.dtype),
         _ => ElementType::F32,

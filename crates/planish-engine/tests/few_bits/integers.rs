@@ -71,8 +71,9 @@ fn dynamically_quantised_convolutions() {
             let conv = Conv { pads: vec![kernel / 2; 4], group, ..Conv::default() };
             let y = net.dynamic(ConvInteger { conv }, x, w, zero, &[1, to, 1, 1]);
             let y = net.add(Unary { function: UnaryFunction::Relu }, &[y]);
-            let ran = net.check(y, &shape, exact_sums);
-            assert!(ran.iter().any(|s| s.starts_with("ScaledSums")), "{ran:?}");
+            for (isa, ran) in net.check(y, &shape, exact_sums) {
+                assert!(ran.iter().any(|s| s.starts_with("ScaledSums")), "{isa} {ran:?}");
+            }
         }
     }
 }
@@ -143,10 +144,11 @@ fn weights_of_four_bits() {
                 };
                 let y = net.add(Unary { function: UnaryFunction::Relu }, &[y]);
                 // A hundred products of numbers up to about 4 and 4.
-                let ran =
-                    net.check(y, &shape, |w, g| (w - g).abs() <= 104.0 * f64::from(f32::EPSILON) * 400.0);
-                let found = ran.iter().any(|s| s.contains("four bits"));
-                assert!(found || !short, "{ran:?}");
+                let near = |w: f64, g: f64| (w - g).abs() <= 104.0 * f64::from(f32::EPSILON) * 400.0;
+                for (isa, ran) in net.check(y, &shape, near) {
+                    let found = ran.iter().any(|s| s.starts_with("ShortWeights"));
+                    assert!(found || !short, "{isa} {ran:?}");
+                }
             }
         }
     }
@@ -173,9 +175,10 @@ fn activations_of_few_bits_stay_in_integers() {
             x = net.add(Conv { pads: vec![1; 4], ..Conv::default() }, &[x, w]);
             x = net.add(Unary { function: UnaryFunction::Relu }, &[x]);
         }
-        let ran = net.check(x, &shape, |w, g| (w - g).abs() <= 0.02 * w.abs().max(1.0));
-        let integer = ran.iter().filter(|s| s.starts_with("Conv") && s.contains(" u8 ")).count();
-        assert_eq!(integer, 3, "{dtype} {ran:?}");
+        for (isa, ran) in net.check(x, &shape, |w, g| (w - g).abs() <= 0.02 * w.abs().max(1.0)) {
+            let integer = ran.iter().filter(|s| s.starts_with("Conv") && s.contains(" u8 ")).count();
+            assert_eq!(integer, 3, "{isa} {dtype} {ran:?}");
+        }
     }
 }
 

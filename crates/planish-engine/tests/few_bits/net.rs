@@ -36,11 +36,16 @@ impl Net {
     pub fn binary(&mut self, function: BinaryFunction, a: ValueId, b: ValueId) -> ValueId {
         self.add(Binary { function }, &[a, b])
     }
-    /// Runs on every instruction set and compares with the reference; says what ran.
-    pub fn check(self, y: ValueId, shape: &[usize], within: impl Fn(f64, f64) -> bool) -> Vec<String> {
-        self.check_by(y, shape, None, within).into_iter().map(|(_, ran)| ran).next_back().unwrap_or_default()
+    /// Runs on every instruction set and compares with the reference; says what ran on each.
+    pub fn check(
+        self,
+        y: ValueId,
+        shape: &[usize],
+        within: impl Fn(f64, f64) -> bool,
+    ) -> Vec<(Isa, Vec<String>)> {
+        self.check_by(y, shape, None, within)
     }
-    /// [`Self::check`] with one algorithm wherever that may be; says what ran on each instruction set.
+    /// [`Self::check`] with one algorithm wherever that may be.
     pub fn check_by(
         mut self,
         y: ValueId,

@@ -17,7 +17,7 @@ use planish_graph::{DType, Tensor, ValueId};
 
 /// What a weight or an activation is kept as.
 #[derive(Clone, Copy, Debug)]
-enum Kept {
+pub enum Kept {
     Signs,
     /// So many bits, signed and narrow.
     Signed(u8),
@@ -26,7 +26,7 @@ enum Kept {
 
 impl Net {
     /// `x` quantised with a scale, or one for each index of the first axis.
-    fn kept(&mut self, x: ValueId, kept: Kept, scale: ValueId) -> ValueId {
+    pub fn kept(&mut self, x: ValueId, kept: Kept, scale: ValueId) -> ValueId {
         let (signed, bits) = match kept {
             Kept::Signs => return self.add(BipolarQuant, &[x, scale]),
             Kept::Signed(bits) => (true, bits),
@@ -38,12 +38,12 @@ impl Net {
         let op = Quant { range, rounding: RoundingMode::Round, spelled_int: false };
         self.add(op, &[x, scale, zero, bits])
     }
-    fn activation(&mut self, x: ValueId, kept: Kept, scale: f32) -> ValueId {
+    pub fn activation(&mut self, x: ValueId, kept: Kept, scale: f32) -> ValueId {
         let scale = self.constant(Tensor::scalar(scale));
         self.kept(x, kept, scale)
     }
     /// Quantised weights with a scale for each output channel, which are the first axis.
-    fn weights(&mut self, shape: &[usize], kept: Kept) -> ValueId {
+    pub fn weights(&mut self, shape: &[usize], kept: Kept) -> ValueId {
         let numbers = self.numbers(shape, shape.iter().product::<usize>() as u64);
         let most = match kept {
             Kept::Signs => 1.0,
@@ -59,7 +59,7 @@ impl Net {
     }
     /// A normalisation with factors of both signs and one that is 0. Its means are whole sums, so that there are ties, which
     /// only signs behind it decide exactly, or lie between them.
-    fn normalised(&mut self, x: ValueId, channels: usize, unit: f32, ties: bool) -> ValueId {
+    pub fn normalised(&mut self, x: ValueId, channels: usize, unit: f32, ties: bool) -> ValueId {
         let between = if ties { 0.0 } else { 0.37 };
         let of = |function: &dyn Fn(usize) -> f32| -> Tensor {
             let values: Vec<f32> = (0..channels).map(function).collect();
@@ -77,18 +77,18 @@ impl Net {
     }
 }
 
-fn equal(w: f64, g: f64) -> bool {
+pub fn equal(w: f64, g: f64) -> bool {
     w == g
 }
 
 /// How many steps of convolutions and matrix products ran so.
-fn count(ran: &[String], how: &str) -> usize {
+pub fn count(ran: &[String], how: &str) -> usize {
     let layer = |s: &&String| ["Conv", "Gemm", "MatMul"].iter().any(|name| s.starts_with(name));
     ran.iter().filter(layer).filter(|s| s.ends_with(how)).count()
 }
 
 /// Checks that all layers on levels count bits wherever they are told to, and returns what ran last.
-fn counts(
+pub fn counts(
     net: Net,
     y: ValueId,
     shape: &[usize],

@@ -10,7 +10,7 @@
 
 use super::super::Pass;
 use super::super::rewrite::Rewriter;
-use super::grids::{dequantised, levels};
+use super::grids::{constants, dequantised, levels};
 use planish_graph::ops::math::gemm::Gemm;
 use planish_graph::ops::math::matmul::MatMul;
 use planish_graph::ops::movement::transpose::Transpose;
@@ -47,7 +47,7 @@ impl Pass for FewBitConstants {
 
 /// Node `id` becomes the numbers of these integers.
 fn set(rewriter: &mut Rewriter, id: NodeId, integers: Tensor, grid: &Grid) -> Result<()> {
-    let name = rewriter.node(id).map(|node| node.name.clone()).unwrap_or_default();
+    let name = rewriter.node_name(id);
     let inputs = operands(rewriter, &name, integers, grid)?;
     rewriter.set(id, Arc::new(grid.dequantize()), inputs);
     Ok(())
@@ -60,9 +60,9 @@ pub(in super::super) fn operands(
     integers: Tensor,
     grid: &Grid,
 ) -> Result<Vec<Option<ValueId>>> {
-    let [scale, zero] = grid.tensors()?;
-    let parts = [("integers", integers), ("scale", scale), ("zero", zero)];
-    Ok(parts.map(|(part, tensor)| Some(rewriter.add_constant(&format!("{name}.{part}"), tensor))).to_vec())
+    let integers = rewriter.add_constant(&format!("{name}.integers"), integers);
+    let [scale, zero] = constants(rewriter, name, grid)?;
+    Ok(vec![Some(integers), scale, zero])
 }
 
 /// The integers of a quantised constant, or else its numbers.
@@ -147,28 +147,32 @@ fn along(tensor: &Tensor, shape: &[usize]) -> Option<(usize, usize)> {
 }
 
 /// Constant integers are transposed themselves, not the numbers that they mean.
-fn transposed(rewriter: &mut Rewriter, id: NodeId, node: &Node, op: &Transpose) -> Result<Option<()>> {
-    let found = node.input(0).and_then(|x| dequantised(rewriter, x));
-    let Some((integers, grid)) = found else { return Ok(None) };
-    let Some(integers) = rewriter.constant(integers) else { return Ok(None) };
+fn transposed(rewriter: &mut Rewriter, id: NodeId, node: &Node, op: &Transpose) -> Result<()> {
+    match transposed_integers(rewriter, node, op) {
+        Some((integers, grid)) => set(rewriter, id, integers, &grid),
+        None => Ok(()),
+    }
+}
+
+fn transposed_integers(rewriter: &Rewriter, node: &Node, op: &Transpose) -> Option<(Tensor, Grid)> {
+    let (integers, grid) = dequantised(rewriter, node.input(0)?)?;
+    let integers = rewriter.constant(integers)?;
+    // Small floats are dequantised, too.
+    if !grid.dtype.is_integer() || integers.dtype() != grid.dtype {
+        return None;
+    }
     let rank = integers.rank() as i64;
     let axis = if grid.axis < 0 { grid.axis + rank } else { grid.axis };
-    let order = op.order(integers.rank())?;
-    let to = order.iter().position(|&from| from as i64 == axis);
-    let axis = match to {
-        _ if grid.scales.len() == 1 => 1,
-        Some(to) => to as i64,
-        None => return Ok(None),
-    };
-    let moved = op.eval(&[Some(integers)], 1)?.remove(0);
-    set(rewriter, id, moved, &Grid { axis, ..grid })?;
-    Ok(Some(()))
+    let to = op.order(integers.rank()).ok()?.iter().position(|&from| from as i64 == axis);
+    let axis = if grid.scales.len() == 1 { 1 } else { to? as i64 };
+    let moved = eval_node(node, &[Some(integers)]).ok()?.pop()?;
+    Some((moved, Grid { axis, ..grid }))
 }
 
 /// Weights of a layer on levels whose magnitude is 0 or one number in each output channel become integers.
-fn one_magnitude(rewriter: &mut Rewriter, id: NodeId, node: &Node) -> Result<Option<()>> {
-    let Some((name, integers, grid)) = signed_magnitudes(rewriter, node) else { return Ok(None) };
-    let Some(old) = node.input(1) else { return Ok(None) };
+fn one_magnitude(rewriter: &mut Rewriter, id: NodeId, node: &Node) -> Result<()> {
+    let Some((name, integers, grid)) = signed_magnitudes(rewriter, node) else { return Ok(()) };
+    let Some(old) = node.input(1) else { return Ok(()) };
     let parts = operands(rewriter, &name, integers, &grid)?;
     let weights = rewriter.insert_like(
         id,
@@ -181,7 +185,7 @@ fn one_magnitude(rewriter: &mut Rewriter, id: NodeId, node: &Node) -> Result<Opt
     let mut inputs = node.inputs.clone();
     inputs[1] = Some(weights);
     rewriter.set(id, node.op.clone(), inputs);
-    Ok(Some(()))
+    Ok(())
 }
 
 fn signed_magnitudes(rewriter: &Rewriter, node: &Node) -> Option<(String, Tensor, Grid)> {
@@ -221,6 +225,7 @@ mod tests {
     use crate::passes::testing::{check_inferred, input, numbers, scalar};
     use planish_graph::ops::math::binary::{Binary, BinaryFunction};
     use planish_graph::ops::nn::quantized::qonnx::{Range, RoundingMode};
+    use planish_graph::ops::nn::quantized::quantize::DequantizeLinear;
 
     /// `x + quantised weights`, with `inputs` behind the weights.
     fn added(op: impl Operator, inputs: &[Tensor], rest: &[(&'static str, usize)]) -> Graph {
@@ -295,6 +300,31 @@ mod tests {
                 let y = g.add_node("y", MatMul, &[x, w]);
                 g.outputs.push(y);
                 check_inferred(&FewBitConstants, g, &[("DequantizeLinear", 1), ("MatMul", 1)]);
+            }
+        }
+    }
+
+    #[test]
+    fn transpositions_of_what_is_no_grid_of_integers_stay() {
+        for (perm, dtype) in [(vec![1, 0], DType::F8E4M3FN), (vec![0, 0], DType::I8)] {
+            let (mut g, x) = input(&[5, 4]);
+            let numbers: Vec<f64> = (0..12).map(|i| f64::from(i * 5 % 7 - 3)).collect();
+            let numbers = match dtype.is_float() {
+                true => Tensor::from_f64s(dtype, &[3, 4], &numbers).unwrap(),
+                false => Tensor::zeros(dtype, &[3, 4]).unwrap(),
+            };
+            let w = g.add_constant("w", numbers);
+            let scale = scalar(&mut g, "scale", 0.5);
+            let w = g.add_node("numbers", DequantizeLinear::default(), &[w, scale]);
+            let w = g.add_node("turned", Transpose { perm: Some(perm) }, &[w]);
+            let y = g.add_node("y", MatMul, &[x, w]);
+            g.outputs.push(y);
+            if dtype.is_float() {
+                let rest = [("DequantizeLinear", 1), ("MatMul", 1), ("Transpose", 1)];
+                check_inferred(&FewBitConstants, g, &rest);
+            } else {
+                // It is the operator's to refuse.
+                assert_eq!(FewBitConstants.run(&mut g).unwrap(), 0);
             }
         }
     }

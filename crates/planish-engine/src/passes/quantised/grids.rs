@@ -73,12 +73,18 @@ fn grid(rewriter: &Rewriter, node: &Node, granularity: Granularity, dtype: DType
     })
 }
 
+/// The scale and the zero point that a conversion of this grid reads behind its first input.
+pub(super) fn constants(rewriter: &mut Rewriter, name: &str, grid: &Grid) -> Result<[Option<ValueId>; 2]> {
+    let [scale, zero] = grid.tensors()?;
+    let scale = rewriter.add_constant(&format!("{name}.scale"), scale);
+    let zero = rewriter.add_constant(&format!("{name}.zero"), zero);
+    Ok([Some(scale), Some(zero)])
+}
+
 /// Numbers as they are behind levels of this grid.
 pub(super) fn through(rewriter: &mut Rewriter, id: NodeId, x: ValueId, grid: &Grid) -> Result<ValueId> {
-    let name = rewriter.node(id).map(|node| node.name.clone()).unwrap_or_default();
-    let [scale, zero] = grid.tensors()?;
-    let scale = Some(rewriter.add_constant(&format!("{name}.scale"), scale));
-    let zero = Some(rewriter.add_constant(&format!("{name}.zero"), zero));
+    let name = rewriter.node_name(id);
+    let [scale, zero] = constants(rewriter, &name, grid)?;
     let (to, from) = (format!("{name}/QuantizeLinear"), format!("{name}/DequantizeLinear"));
     let quantise = Arc::new(grid.quantize());
     let levels = rewriter.insert_like(id, &to, quantise, vec![Some(x), scale, zero], x, DType::U8);

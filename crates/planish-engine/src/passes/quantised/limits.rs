@@ -96,7 +96,11 @@ pub(in super::super) fn limits(rewriter: &Rewriter, node: &Node) -> Option<[f32;
     node.op.as_op::<Clip>()?;
     let bound = |index, open| match node.input(index) {
         None => Some(open),
-        Some(value) => rewriter.constant(value).filter(|t| t.len() == 1).map(|t| t.to_f32s()[0]),
+        // Integers are the operator's to refuse.
+        Some(value) => {
+            let bound = rewriter.constant(value).filter(|t| t.len() == 1 && t.dtype().is_float())?;
+            Some(bound.to_f32s()[0])
+        }
     };
     Some([bound(1, f32::NEG_INFINITY)?, bound(2, f32::INFINITY)?])
 }
@@ -108,7 +112,7 @@ pub(in super::super) fn limited(
     mut x: ValueId,
     [mut low, mut high]: [f32; 2],
 ) -> ValueId {
-    let name = rewriter.node(anchor).map(|node| node.name.clone()).unwrap_or_default();
+    let name = rewriter.node_name(anchor);
     let before = rewriter.maker(x).and_then(|maker| rewriter.node(maker));
     if let Some((before, [own_low, own_high])) = before.and_then(|b| Some((b, limits(rewriter, b)?)))
         && own_low <= own_high

@@ -20,7 +20,7 @@ use planish_graph::ops::movement::{
 use planish_graph::ops::nn::channel_shuffle::ChannelShuffle;
 use planish_graph::ops::nn::depth_to_space::{DepthToSpace, SpaceToDepth};
 use planish_graph::ops::nn::pool::MaxPool;
-use planish_graph::ops::nn::resize::{Interpolation, Resize};
+use planish_graph::ops::nn::resize::{Coordinates, Interpolation, Resize};
 use planish_graph::{Operator, OperatorExt};
 
 /// How many inputs of `op` are the tensors whose elements it moves or picks by their order, so that it does the same to
@@ -29,7 +29,11 @@ pub(crate) fn moves_levels(op: &dyn Operator) -> Option<usize> {
     if op.is_op::<Concat>() {
         return Some(usize::MAX);
     }
-    let nearest = op.as_op::<Resize>().is_some_and(|r| matches!(r.interpolation, Interpolation::Nearest(_)));
+    // A region that is cropped may lie outside, where pixels are a number that the operator holds.
+    let nearest = op.as_op::<Resize>().is_some_and(|resize| {
+        matches!(resize.interpolation, Interpolation::Nearest(_))
+            && resize.coordinates != Coordinates::TfCropAndResize
+    });
     let moves = op.is_op::<Identity>()
         || op.is_op::<Reshape>()
         || op.is_op::<Flatten>()

@@ -7,7 +7,7 @@
 
 use super::super::Pass;
 use super::super::rewrite::Rewriter;
-use super::grids::{levels, quantisation, quantised_behind};
+use super::grids::{constants, levels, quantisation, quantised_behind};
 use super::limits::limits;
 use super::moves_levels;
 use planish_graph::ops::movement::identity::Identity;
@@ -18,6 +18,10 @@ use planish_graph::ops::nn::quantized::qonnx::BipolarQuant;
 use planish_graph::{DType, Graph, Node, NodeId, Operator, OperatorExt, Result, Tensor, ValueId};
 use std::sync::Arc;
 
+/// How many operators a quantisation rises above before other passes see it: one each time that all nodes are passed. The
+/// normalisation before them must still be there when `thresholds` looks for one.
+const REPEATS: usize = 16;
+
 /// Moves conversions out of the way of what moves levels.
 pub struct QuantisedMovement;
 
@@ -26,14 +30,26 @@ impl Pass for QuantisedMovement {
         "quantised-movement"
     }
     fn run(&self, graph: &mut Graph) -> Result<usize> {
-        let mut rewriter = Rewriter::new(graph);
-        for id in rewriter.node_ids() {
-            if sink(&mut rewriter, id)?.is_none() && raise(&mut rewriter, id)?.is_none() {
-                meet(&mut rewriter, id);
+        let mut moved = 0;
+        for _ in 0..REPEATS {
+            match once(graph)? {
+                0 => break,
+                more => moved += more,
             }
         }
-        rewriter.finish()
+        Ok(moved)
     }
+}
+
+/// Passes every node once.
+fn once(graph: &mut Graph) -> Result<usize> {
+    let mut rewriter = Rewriter::new(graph);
+    for id in rewriter.node_ids() {
+        if sink(&mut rewriter, id)?.is_none() && raise(&mut rewriter, id)?.is_none() {
+            meet(&mut rewriter, id);
+        }
+    }
+    rewriter.finish()
 }
 
 /// How many inputs of a node hold the elements that it moves.
@@ -64,14 +80,6 @@ fn insert(
     let name = made.iter().flatten().next().map(|v| rewriter.graph().value(*v).name.clone());
     rewriter.insert(anchor, Node { name: name.unwrap_or_default(), op, inputs, outputs: made.clone() });
     made
-}
-
-/// The constants that a conversion of this grid reads behind its first input.
-fn constants(rewriter: &mut Rewriter, name: &str, grid: &Grid) -> Result<[Option<ValueId>; 2]> {
-    let [scale, zero] = grid.tensors()?;
-    let scale = rewriter.add_constant(&format!("{name}.scale"), scale);
-    let zero = rewriter.add_constant(&format!("{name}.zero"), zero);
-    Ok([Some(scale), Some(zero)])
 }
 
 /// Of an operator that moves what was dequantised: the operator on levels, and dequantises what it gives.
@@ -121,7 +129,7 @@ fn filled(rewriter: &Rewriter, inputs: &[Option<ValueId>], grid: &Grid) -> Optio
 /// the operator, the constants that it reads behind the number, and what it makes.
 fn rising(rewriter: &mut Rewriter, id: NodeId) -> Result<Option<Rising>> {
     if let Some(grid) = quantisation(rewriter, id) {
-        let name = rewriter.node(id).map(|node| node.name.clone()).unwrap_or_default();
+        let name = rewriter.node_name(id);
         let constants = constants(rewriter, &name, &grid)?.to_vec();
         return Ok(Some(Rising { op: Arc::new(grid.quantize()), constants, dtype: DType::U8 }));
     }
@@ -187,9 +195,11 @@ fn meet(rewriter: &mut Rewriter, id: NodeId) {
 mod tests {
     use super::*;
     use crate::passes::testing::{check_inferred, input, scalar, weights};
+    use planish_graph::Value;
     use planish_graph::ops::movement::{concat::Concat, flatten::Flatten};
     use planish_graph::ops::nn::conv::Conv;
     use planish_graph::ops::nn::pool::PoolWindow;
+    use planish_graph::ops::nn::resize::{Coordinates, Resize};
 
     fn convert(g: &mut Graph, name: &str, to_levels: bool, x: ValueId, scale: f32) -> ValueId {
         let scale = scalar(g, &format!("{name}.s"), scale);
@@ -236,6 +246,25 @@ mod tests {
     }
 
     #[test]
+    fn one_run_rises_above_many_operators() {
+        let (mut g, x) = input(&[1, 2, 24]);
+        let w = weights(&mut g, "w", &[2, 2, 1]);
+        let mut y = g.add_node("c", Conv::default(), &[x, w]);
+        for name in ["p", "q", "r"] {
+            y = g.add_node(name, pool(), &[y]);
+        }
+        let flat = g.add_node("flat", Flatten { axis: 1 }, &[y]);
+        let step = scalar(&mut g, "step", 1.5);
+        let sign = g.add_node("sign", BipolarQuant, &[flat, step]);
+        let y = convert(&mut g, "y", true, sign, 1.5);
+        g.outputs.push(y);
+        let rest = [("BipolarQuant", 1), ("Conv", 1), ("Flatten", 1), ("MaxPool", 3), ("QuantizeLinear", 1)];
+        let g = check_inferred(&QuantisedMovement, g, &rest);
+        let order: Vec<_> = g.nodes.iter().map(|n| n.op.name()).collect();
+        assert_eq!(order[..3], ["Conv", "BipolarQuant", "QuantizeLinear"]);
+    }
+
+    #[test]
     fn limits_and_signs_rise_with_their_quantisation() {
         for sign in [false, true] {
             let (mut g, x) = input(&[1, 2, 6]);
@@ -267,6 +296,26 @@ mod tests {
         let y = convert(&mut g, "y", true, joined, 0.03);
         g.outputs.push(y);
         settle(g, &[("Concat", 1), ("Quantised", 1), ("QuantizeLinear", 2)]);
+    }
+
+    #[test]
+    fn pixels_that_are_filled_with_a_number_are_no_levels() {
+        let (mut g, x) = input(&[1, 2, 6]);
+        let q = convert(&mut g, "q", true, x, 0.02);
+        let f = convert(&mut g, "f", false, q, 0.02);
+        let region =
+            g.add_constant("region", Tensor::new(&[6], &[0.0f32, 0.0, -0.5, 1.0, 1.0, 1.5]).unwrap());
+        let sizes = g.add_constant("sizes", Tensor::from_i64s(&[1, 2, 11]).unwrap());
+        let crop = Resize {
+            coordinates: Coordinates::TfCropAndResize,
+            extrapolation_value: 0.35,
+            ..Resize::default()
+        };
+        let inputs = vec![Some(f), Some(region), None, Some(sizes)];
+        let y = g.add_value(Value { name: "y".into(), ..Value::default() });
+        g.nodes.push(Node { name: "crop".into(), op: Arc::new(crop), inputs, outputs: vec![Some(y)] });
+        g.outputs.push(y);
+        settle(g, &[("DequantizeLinear", 1), ("QuantizeLinear", 1), ("Resize", 1)]);
     }
 
     /// Runs the pass until it finds nothing; then as `check_inferred`.

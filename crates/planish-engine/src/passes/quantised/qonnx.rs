@@ -13,6 +13,7 @@
 
 use super::super::Pass;
 use super::super::rewrite::Rewriter;
+use super::grids::constants;
 use super::limits::limited;
 use planish_graph::ops::math::binary::{Binary, BinaryFunction};
 use planish_graph::ops::math::unary::{Unary, UnaryFunction};
@@ -21,6 +22,10 @@ use planish_graph::ops::nn::quantized::qonnx::{BipolarQuant, Quant, RoundingMode
 use planish_graph::ops::nn::quantized::quantize::QuantizeLinear;
 use planish_graph::{DType, Graph, NodeId, Operator, OperatorExt, Result, Tensor, ValueId};
 use std::sync::Arc;
+
+/// The largest scale of a `Quant` of one bit, which is the sign of `x / scale`, that is spelled the sign of `x`: no number
+/// that is not subnormal becomes 0 when it is divided by no more.
+const MOST_SIGN_SCALE: f32 = (1 << 23) as f32;
 
 /// Spells the quantisers of activations as conversions.
 pub struct QonnxSpelling;
@@ -91,7 +96,7 @@ fn signs(rewriter: &mut Rewriter, id: NodeId, x: ValueId, scale: f32) -> Result<
 
 /// What a DequantizeLinear reads to give `scale` where `x` is at least 0, else `-scale`.
 fn sign_levels(rewriter: &mut Rewriter, id: NodeId, x: ValueId, scale: f32) -> Result<Vec<Option<ValueId>>> {
-    let name = name(rewriter, id);
+    let name = rewriter.node_name(id);
     let step = rewriter.add_constant(&format!("{name}.scale"), Tensor::scalar(scale));
     let signs = before(rewriter, id, Arc::new(BipolarQuant), vec![Some(x), Some(step)], x);
     levels(rewriter, id, signs, &Grid::levels(scale, 1))
@@ -99,22 +104,12 @@ fn sign_levels(rewriter: &mut Rewriter, id: NodeId, x: ValueId, scale: f32) -> R
 
 /// The levels of numbers, with the scale and the zero point that a conversion back takes.
 fn levels(rewriter: &mut Rewriter, id: NodeId, x: ValueId, grid: &Grid) -> Result<Vec<Option<ValueId>>> {
-    let [scale, zero] = constants(rewriter, id, grid)?;
-    let name = format!("{}/QuantizeLinear", name(rewriter, id));
+    let name = rewriter.node_name(id);
+    let [scale, zero] = constants(rewriter, &name, grid)?;
+    let name = format!("{name}/QuantizeLinear");
     let op = Arc::new(grid.quantize());
     let levels = rewriter.insert_like(id, &name, op, vec![Some(x), scale, zero], x, DType::U8);
     Ok(vec![Some(levels), scale, zero])
-}
-
-fn constants(rewriter: &mut Rewriter, id: NodeId, grid: &Grid) -> Result<[Option<ValueId>; 2]> {
-    let ([scale, zero], name) = (grid.tensors()?, name(rewriter, id));
-    let scale = rewriter.add_constant(&format!("{name}.scale"), scale);
-    let zero = rewriter.add_constant(&format!("{name}.zero"), zero);
-    Ok([Some(scale), Some(zero)])
-}
-
-fn name(rewriter: &Rewriter, id: NodeId) -> String {
-    rewriter.node(id).map(|node| node.name.clone()).unwrap_or_default()
 }
 
 /// A node on numbers before `id`, of the shape of `x`.
@@ -125,26 +120,27 @@ fn before(
     inputs: Vec<Option<ValueId>>,
     x: ValueId,
 ) -> ValueId {
-    let name = format!("{}/{}", name(rewriter, id), op.name());
+    let name = format!("{}/{}", rewriter.node_name(id), op.name());
     rewriter.insert_like(id, &name, op, inputs, x, DType::F32)
 }
 
 /// A `Quant` of few enough bits becomes conversions, where they can say it.
-fn spell(rewriter: &mut Rewriter, id: NodeId, x: ValueId, quant: Quant) -> Result<Option<()>> {
-    let (Some(scale), Some(zero)) = (scale(rewriter, id), single(rewriter, id, 2)) else { return Ok(None) };
+fn spell(rewriter: &mut Rewriter, id: NodeId, x: ValueId, quant: Quant) -> Result<()> {
+    let (Some(scale), Some(zero)) = (scale(rewriter, id), single(rewriter, id, 2)) else { return Ok(()) };
     let bits = rewriter.node(id).and_then(|node| rewriter.constant_input(node, 3));
     // Others are the operator's to refuse.
     let Some(bits) = bits.and_then(|bits| Quant::bits(bits).ok()).filter(|&bits| bits <= 8.0) else {
-        return Ok(None);
+        return Ok(());
     };
     if quant.is_bipolar(bits) {
-        return if zero == 0.0 { signs(rewriter, id, x, scale).map(Some) } else { Ok(None) };
+        let same = zero == 0.0 && scale <= MOST_SIGN_SCALE;
+        return if same { signs(rewriter, id, x, scale) } else { Ok(()) };
     }
     let (low, high) = quant.range.bounds(bits);
     // The lowest integer becomes level 0; what lies on the zero point means 0.
     let back = zero - low;
     if back.fract() != 0.0 || !(0.0..=255.0).contains(&back) || high <= low {
-        return Ok(None);
+        return Ok(());
     }
     let meaning = Grid::levels(scale, back as u8);
     let direct = zero == 0.0 && quant.rounding == RoundingMode::Round;
@@ -152,13 +148,13 @@ fn spell(rewriter: &mut Rewriter, id: NodeId, x: ValueId, quant: Quant) -> Resul
         RoundingMode::Round => None,
         RoundingMode::Floor => Some(UnaryFunction::Floor),
         RoundingMode::Ceil => Some(UnaryFunction::Ceil),
-        _ => return Ok(None),
+        _ => return Ok(()),
     };
     let (mut given, mut step) = (x, scale);
     if !direct {
         step = 1.0;
         let mut arithmetic = |rewriter: &mut Rewriter, function, number: f32| {
-            let name = format!("{}.constant", name(rewriter, id));
+            let name = format!("{}.constant", rewriter.node_name(id));
             let number = rewriter.add_constant(&name, Tensor::scalar(number));
             given = before(rewriter, id, Arc::new(Binary { function }), vec![Some(given), Some(number)], x);
         };
@@ -174,10 +170,11 @@ fn spell(rewriter: &mut Rewriter, id: NodeId, x: ValueId, quant: Quant) -> Resul
         given = limited(rewriter, id, given, [low * step, high * step]);
     }
     let mut inputs = levels(rewriter, id, given, &Grid::levels(step, (-low) as u8))?;
-    let [scale, zero] = constants(rewriter, id, &meaning)?;
+    let name = rewriter.node_name(id);
+    let [scale, zero] = constants(rewriter, &name, &meaning)?;
     (inputs[1], inputs[2]) = (scale, zero);
     rewriter.set(id, Arc::new(meaning.dequantize()), inputs);
-    Ok(Some(()))
+    Ok(())
 }
 
 #[cfg(test)]
@@ -251,6 +248,7 @@ mod tests {
             (Round, [0.25, 0.0, 9.0]),
             (Round, [-0.25, 0.0, 4.0]),
             (Round, [0.25, 300.0, 4.0]),
+            (Round, [1e8, 0.0, 1.0]),
         ] {
             quantised((true, false, rounding), numbers, &[("Quant", 1)]);
         }

@@ -8,32 +8,38 @@
 //!
 //! The layer is written so that this shows in standard operators: its products have the unit of two steps, and with the
 //! threshold `t` its result is `2 (sum - t) + 1` steps, an odd number of them, which limits turn into one step up or down.
-//! Half a step of error would not change it.
+//! Half a step of error would not change it. A bias that is rounded to whole units errs by a step: so what rounding leaves
+//! of it is kept (`plan/integer_sums.rs`).
 //!
 //! A matrix product, into which no limits are fused, goes to levels as they are, and the sign is taken of those.
 
 use super::super::Pass;
 use super::super::absorb_affine::channel_map;
-use super::super::layer_weights::{bias_numbers, grid_along, turned};
+use super::super::layer_weights::{bias_numbers, grid_along, with_signs};
 use super::super::pattern::per_channel;
 use super::super::rewrite::Rewriter;
 use super::constants::operands;
-use super::grids::{dequantised, levels, quantised_behind, through};
+use super::grids::{dequantised, levels, quantisation, quantised_behind, through};
 use super::limits::limited;
 use crate::plan::integer_sums::{channel_axis, differences};
+use planish_graph::ops::math::binary::Binary;
 use planish_graph::ops::math::clip::Clip;
 use planish_graph::ops::math::gemm::Gemm;
 use planish_graph::ops::math::matmul::MatMul;
+use planish_graph::ops::nn::batch_normalization::BatchNormalization;
 use planish_graph::ops::nn::conv::Conv;
 use planish_graph::ops::nn::quantized::fused::Grid;
 use planish_graph::ops::nn::quantized::qonnx::BipolarQuant;
+use planish_graph::ops::nn::quantized::quantize::QuantizeLinear;
+use planish_graph::reference::eval_node;
 use planish_graph::{DType, Graph, Node, NodeId, Operator, OperatorExt, Result, Tensor, ValueId};
 use std::sync::Arc;
 
 /// Makes thresholds of what stands between layers of levels and signs.
 pub struct SignThresholds;
 
-/// The largest threshold: beyond, a bias in `f32` could not say half a unit.
+/// The largest threshold. A bias in `f32` says half a unit up to 2^23; up to this, what the scales round moves none by as
+/// much as a sixteenth of a unit.
 const MOST: i64 = 1 << 18;
 
 impl Pass for SignThresholds {
@@ -60,6 +66,8 @@ struct Layer {
     /// Levels as numbers, and what they mean.
     input: ValueId,
     from: Grid,
+    /// How far levels lie from their zero point at most.
+    most: i64,
     integers: Tensor,
     weights: Grid,
     /// The axis of the weights that counts output channels.
@@ -98,8 +106,12 @@ impl Layer {
             if let Some(layer) = Layer::of(rewriter, maker, node, step) {
                 return Some(Layer { maps, ..layer });
             }
-            let single = |v: &Option<ValueId>| v.is_some_and(|v| rewriter.constant(v).is_none());
-            let inner = node.inputs.iter().find(|v| single(v)).copied().flatten()?;
+            let map =
+                node.op.is_op::<BatchNormalization>() || node.op.is_op::<Binary>() || node.op.is_op::<Clip>();
+            if !map {
+                return None;
+            }
+            let inner = node.inputs.iter().flatten().find(|&&v| rewriter.constant(v).is_none()).copied()?;
             maps.push((node.clone(), inner));
             value = inner;
         }
@@ -112,15 +124,19 @@ impl Layer {
             return None;
         }
         let input = node.input(0)?;
-        let (_, from) = levels(rewriter, input)?;
+        let (given, from) = levels(rewriter, input)?;
         let (integers, weights) = dequantised(rewriter, node.input(1)?)?;
         let integers = rewriter.constant(integers)?.clone();
         let axis = channel_axis(&*node.op, &integers)?;
-        let known = integers.dtype() == weights.dtype && integers.dtype().is_integer();
+        // Others are no weights of sums of integers.
+        let known =
+            integers.dtype() == weights.dtype && weights.dtype.is_integer() && weights.dtype.bits() <= 8;
         grid_along(&weights, &integers, axis).filter(|_| known && !integers.is_empty())?;
         let bias = bias_numbers(rewriter, node, integers.rank().min(2), integers.shape()[axis])?;
+        let (_, zero) = from.single()?;
+        let most = if are_signs(rewriter, given, &from) { 1 } else { i64::from(zero.max(255 - zero)) };
         let (op, maps) = (node.op.clone(), Vec::new());
-        Some(Layer { id, op, input, from, integers, weights, axis, bias, maps, step })
+        Some(Layer { id, op, input, from, most, integers, weights, axis, bias, maps, step })
     }
 
     fn channels(&self) -> usize {
@@ -158,7 +174,8 @@ impl Layer {
                 .iter()
                 .map(|input| if *input == Some(*value) { Some(&at) } else { input.and_then(constant) })
                 .collect();
-            let made = node.op.eval(&inputs, 1).ok()?.into_iter().next()?;
+            // What the operator refuses stays, to be refused.
+            let made = eval_node(node, &inputs).ok()?.into_iter().next()?;
             if made.shape() != shape {
                 return None;
             }
@@ -168,17 +185,16 @@ impl Layer {
     }
 
     /// The largest magnitude that the sum of each channel can have.
-    fn bounds(&self) -> Option<Vec<i64>> {
-        let (_, zero) = self.from.single()?;
-        let most = i64::from(zero.max(255 - zero));
+    fn bounds(&self) -> Vec<i64> {
         let zeros = |c: usize| Self::of_channel(&self.weights.zeros, c) as f32;
         let values = differences(&self.integers, self.axis, zeros);
         let each = values.len() / self.channels();
-        Some(values.chunks(each).map(|own| own.iter().map(|w| w.abs() as i64).sum::<i64>() * most).collect())
+        let sum = |own: &[f32]| own.iter().map(|w| w.abs() as i64).sum::<i64>();
+        values.chunks(each).map(|own| sum(own) * self.most).collect()
     }
 
     fn thresholds(&self, rewriter: &Rewriter) -> Option<Vec<Threshold>> {
-        let bounds = self.bounds()?;
+        let bounds = self.bounds();
         let least: Vec<i64> = bounds.iter().map(|b| -b).collect();
         let (first, last) = (self.signs(rewriter, &least)?, self.signs(rewriter, &bounds)?);
         // In `low` the sign is that of the least sum, in `high` the other one, until they are neighbours.
@@ -204,13 +220,10 @@ impl Layer {
     }
 
     /// Writes the layer with these thresholds in front of node `id`, which limits its result.
-    fn write(self, rewriter: &mut Rewriter, id: NodeId, thresholds: &[Threshold]) -> Result<Option<()>> {
+    fn write(self, rewriter: &mut Rewriter, id: NodeId, thresholds: &[Threshold]) -> Result<()> {
         let channels = self.channels();
-        let Some((input, _)) = self.from.single() else { return Ok(None) };
+        let Some((input, _)) = self.from.single() else { return Ok(()) };
         let unit = 2.0 * self.step / input;
-        if !unit.is_finite() || unit <= 0.0 {
-            return Ok(None);
-        }
         let factors: Vec<i8> = thresholds
             .iter()
             .map(|threshold| match threshold {
@@ -228,20 +241,24 @@ impl Layer {
             (1 - 2 * least) as f32 * self.step
         });
         let bias: Vec<f32> = bias.collect();
-        let Some((integers, turned)) = turned(&self.integers, self.axis, &self.weights, &factors) else {
-            return Ok(None);
+        // Of a step that is nearly nothing or nearly all, `f32` cannot say these parts and multiples.
+        if !unit.is_normal() || !self.step.is_normal() || !bias.iter().all(|b| b.is_finite()) {
+            return Ok(());
+        }
+        let Some((integers, signed)) = with_signs(&self.integers, self.axis, &self.weights, &factors) else {
+            return Ok(());
         };
-        let shared = turned.zeros.iter().all(|&zero| zero == turned.zeros[0]);
+        let shared = signed.zeros.iter().all(|&zero| zero == signed.zeros[0]);
         let count = if shared { 1 } else { channels };
-        let zeros = turned.zeros[..count].to_vec();
+        let zeros = signed.zeros[..count].to_vec();
         let grid = Grid {
             axis: if shared { 1 } else { self.axis as i64 },
             scales: vec![unit; count],
             zeros,
-            ..turned
+            ..signed
         };
-        let Some(node) = rewriter.node(self.id) else { return Ok(None) };
-        let (name, Some(old)) = (node.name.clone(), node.output()) else { return Ok(None) };
+        let Some(node) = rewriter.node(self.id) else { return Ok(()) };
+        let (name, Some(old)) = (node.name.clone(), node.output()) else { return Ok(()) };
         let parts = operands(rewriter, &format!("{name}.weight"), integers, &grid)?;
         let shape = node_weights(rewriter, self.id);
         let dequantise = Arc::new(grid.dequantize());
@@ -256,7 +273,7 @@ impl Layer {
             false => self.op,
         };
         let sums = rewriter.insert_like(id, &name, op, inputs, old, DType::F32);
-        let Some(node) = rewriter.node(id) else { return Ok(None) };
+        let Some(node) = rewriter.node(id) else { return Ok(()) };
         let mut inputs = node.inputs.clone();
         if matrix {
             let wide = Grid::levels(self.step, 128);
@@ -269,8 +286,17 @@ impl Layer {
                 rewriter.replace(output, limits);
             }
         }
-        Ok(Some(()))
+        Ok(())
     }
+}
+
+/// Whether levels of this grid are made of signs as large as its step, so that they lie one from the zero point.
+fn are_signs(rewriter: &Rewriter, levels: ValueId, grid: &Grid) -> bool {
+    let Some((id, node, _)) = rewriter.maker_of::<QuantizeLinear>(levels) else { return false };
+    let signs = node.input(0).and_then(|x| rewriter.maker_of::<BipolarQuant>(x));
+    let size = signs.and_then(|(_, node, _)| rewriter.constant_input(node, 1));
+    size.is_some_and(|size| size.to_f32s() == grid.scales)
+        && quantisation(rewriter, id).as_ref() == Some(grid)
 }
 
 /// The weights that a node reads, as numbers.
@@ -376,6 +402,37 @@ mod tests {
             let y = normalised(&mut g, y, 6);
             let rest = [("BipolarQuant", 2), ("Gemm", 1), ("DequantizeLinear", 4), ("QuantizeLinear", 3)];
             finish(g, y, &rest);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_computed_so_stays() {
+        // Weights whose sums leave 64 bits; limits of a type that the operator refuses; a step with no half in `f32`.
+        for (wide, integer_limits, step) in
+            [(true, false, 0.4), (false, true, 0.4), (false, false, 1e-44), (false, false, 3e38)]
+        {
+            let (mut g, x) = input(&[2, 4, 9]);
+            let x = signs(&mut g, x, "x", 0.5);
+            let w = match wide {
+                false => ternary(&mut g, &[6, 4, 3], 0, 1),
+                true => {
+                    let integers = Tensor::new(&[6, 4, 3], &[i32::MAX - 1; 72]).unwrap();
+                    let w = g.add_constant("w", integers);
+                    let grid = Grid { dtype: DType::I32, axis: 1, scales: vec![1e-9], zeros: vec![0] };
+                    convert(&mut g, "wf", false, w, &grid)
+                }
+            };
+            let mut y = g.add_node("conv", Conv::default(), &[x, w]);
+            if integer_limits {
+                let ends = [-1i64, 1].map(|end| g.add_constant(&format!("{end}"), Tensor::scalar(end)));
+                y = g.add_node("limits", Clip, &[y, ends[0], ends[1]]);
+            }
+            let y = signs(&mut g, y, "y", step);
+            g.outputs.push(y);
+            if !integer_limits {
+                crate::passes::known_contents::KnownContents.run(&mut g).unwrap();
+            }
+            assert_eq!(SignThresholds.run(&mut g).unwrap(), 0, "{wide} {integer_limits} {step}");
         }
     }
 

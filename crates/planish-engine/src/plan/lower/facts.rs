@@ -2,7 +2,7 @@
 //!
 //! Layouts and placement ask families before anything is lowered, so these questions need no [`Lowering`](super::Lowering).
 
-use planish_graph::{DType, Fact, Graph, Node, Tensor, ValueId};
+use planish_graph::{DType, Fact, Graph, Node, NodeId, Tensor, ValueId};
 
 /// Whether a value has a place in the arena: an `f32`, an `f16` as some graphs take and give, or `u8` as the levels of
 /// quantised tensors are, of known shape.
@@ -15,9 +15,16 @@ pub(crate) fn is_kept(fact: &Fact) -> bool {
 pub(crate) struct Facts<'a> {
     pub(crate) graph: &'a Graph,
     pub(crate) facts: &'a [Option<Fact>],
+    /// By value: the node that makes it and which output it is.
+    pub(crate) makers: &'a [Option<(NodeId, usize)>],
 }
 
 impl<'a> Facts<'a> {
+    /// The node that makes a value.
+    pub(crate) fn maker(&self, v: ValueId) -> Option<&'a Node> {
+        let (id, _) = self.makers[v.0 as usize]?;
+        Some(&self.graph.nodes[id.0 as usize])
+    }
     /// The shape of input `index` of `node`, where it is an `f32` of known shape.
     pub(crate) fn input(&self, node: &Node, index: usize) -> Option<&'a [usize]> {
         self.shape(node.input(index)?)

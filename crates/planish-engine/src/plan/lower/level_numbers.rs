@@ -7,7 +7,7 @@
 use super::conv::activation;
 use super::quantised::{convolves, describe, lost, request};
 use super::{BufferView, Layout, Lowering, Operand};
-use crate::plan::choose::{Candidate, Request};
+use crate::plan::choose::{Candidate, Chooser, Request};
 use crate::plan::integer_sums::{self, IntegerSums};
 use planish_cpu::conv::{BIT_ALGORITHM, BitConv, ConvProblem, LevelCall, LevelConv, Weights};
 use planish_cpu::elementwise::{Binary, binary};
@@ -42,7 +42,8 @@ pub(super) fn lower(l: &mut Lowering<'_>, node: &Node, x: ValueId) -> Result<()>
     let target = l.output(y)?;
     let (isa, threads) = (l.target.isa, l.target.pool.threads());
     let bytes = LevelConv::milliseconds(&problem, isa, l.target.chooser.rates(), threads);
-    let reason = counts_bits(&l.target.chooser.candidates(&problem), bytes.unwrap_or(f64::INFINITY));
+    let chooser = l.target.chooser;
+    let reason = counts_bits(chooser, &chooser.candidates(&problem), bytes.unwrap_or(f64::INFINITY));
     let layer = Layer { problem, sums: sums.ok_or_else(lost)?, input, residual, function, target };
     match reason {
         Some(reason) => counted(l, node, layer, reason),
@@ -52,16 +53,17 @@ pub(super) fn lower(l: &mut Lowering<'_>, node: &Node, x: ValueId) -> Result<()>
 
 /// Whether bits are counted, and why, where `bytes` are the estimated milliseconds of products of bytes. What was measured
 /// was measured to levels, which says as much of numbers.
-fn counts_bits(candidates: &[Candidate], bytes: f64) -> Option<&'static str> {
+fn counts_bits(chooser: &Chooser, candidates: &[Candidate], bytes: f64) -> Option<&'static str> {
     let admitted = candidates.iter().filter(|c| c.admitted);
     let (bits, others): (Vec<_>, Vec<_>) = admitted.partition(|c| c.algorithm == BIT_ALGORITHM);
     let bits = bits.first()?;
     let others_measured = others.iter().filter_map(|c| c.measured).min_by(f64::total_cmp);
-    match (bits.measured, others_measured) {
-        _ if others.is_empty() => Some("asked for"),
-        (Some(bits), Some(others)) => (bits < others).then_some("the fastest when tuned"),
-        _ => (bits.estimated < bytes).then_some("the least estimate"),
-    }
+    let cheaper = match (bits.measured, others_measured) {
+        (Some(bits), Some(others)) => bits < others,
+        _ => bits.estimated < bytes,
+    };
+    let measured = bits.measured.and(others_measured);
+    (others.is_empty() || cheaper).then(|| chooser.reason(bits.algorithm, 1 + others.len(), measured))
 }
 
 fn counted(l: &mut Lowering<'_>, node: &Node, layer: Layer, reason: &str) -> Result<()> {
@@ -119,6 +121,8 @@ fn multiplied(l: &mut Lowering<'_>, node: &Node, layer: Layer) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::choose::ChooserOptions;
+    use planish_cpu::isa::Isa;
 
     fn candidate(algorithm: &'static str, estimated: f64, measured: Option<f64>) -> Candidate {
         Candidate { algorithm, estimated, measured, error: 0.0, admitted: true }
@@ -126,15 +130,23 @@ mod tests {
 
     #[test]
     fn bits_are_counted_where_that_is_faster() {
+        let chooser = |only: Option<&str>| {
+            let options = ChooserOptions { only: only.map(str::to_string), ..ChooserOptions::default() };
+            Chooser::new(Isa::Portable, 1, &options)
+        };
+        let free = chooser(None);
         let reason = |bits: Option<f64>, bytes: Option<f64>, estimate: f64| {
-            counts_bits(&[candidate("bits", 2.0, bits), candidate("indirect", 9.0, bytes)], estimate)
+            let candidates = [candidate("bits", 2.0, bits), candidate("indirect", 9.0, bytes)];
+            counts_bits(&free, &candidates, estimate)
         };
         assert_eq!(reason(None, None, 3.0), Some("the least estimate"));
         assert_eq!(reason(None, None, 1.0), None);
         assert_eq!(reason(Some(4.0), Some(3.0), 3.0), None);
         assert_eq!(reason(Some(2.5), Some(3.0), 1.0), Some("the fastest when tuned"));
-        assert_eq!(counts_bits(&[candidate("bits", 2.0, None)], 1.0), Some("asked for"));
+        let alone = [candidate("bits", 2.0, None)];
+        assert_eq!(counts_bits(&chooser(Some("bits")), &alone, 1.0), Some("asked for"));
+        assert_eq!(counts_bits(&free, &alone, 1.0), Some("the only one that may be taken"));
         let other = Candidate { admitted: false, ..candidate("bits", 2.0, None) };
-        assert_eq!(counts_bits(&[other, candidate("indirect", 9.0, None)], 3.0), None);
+        assert_eq!(counts_bits(&free, &[other, candidate("indirect", 9.0, None)], 3.0), None);
     }
 }

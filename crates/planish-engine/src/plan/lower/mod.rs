@@ -30,6 +30,7 @@ mod shuffle;
 pub(crate) use facts::{Facts, is_kept};
 pub(crate) use follow::Abilities;
 pub(crate) use operands::{element_of, layouts_agree};
+pub(crate) use quantised::of_each_level;
 
 use super::layout;
 pub(crate) use super::layout::{Layout, Wish};
@@ -56,7 +57,7 @@ pub(crate) struct Target<'a> {
 /// A plan in the making.
 pub(crate) struct Lowering<'a> {
     pub(crate) graph: &'a Graph,
-    facts: &'a [Option<Fact>],
+    known: Facts<'a>,
     pub(crate) target: &'a Target<'a>,
     layouts: Vec<Layout>,
     elements: Vec<ElementType>,
@@ -170,7 +171,8 @@ pub(crate) fn lower(graph: &Graph, facts: &[Option<Fact>], target: &Target<'_>) 
             element_count(shape).context(|| format!("value \"{}\"", value.name))?;
         }
     }
-    let known = Facts { graph, facts };
+    let makers = graph.producers();
+    let known = Facts { graph, facts, makers: &makers };
     let layouts = layout::assign(&known, layout::Prices::new(target.chooser.rates()));
     let elements = precision::assign(&known, &layouts, target.element);
     let placements = placement::assign(&known, &layouts, &elements);
@@ -199,7 +201,7 @@ pub(crate) fn lower(graph: &Graph, facts: &[Option<Fact>], target: &Target<'_>) 
     }
     let mut lowering = Lowering {
         graph,
-        facts,
+        known,
         target,
         layouts,
         elements,
@@ -265,15 +267,15 @@ impl<'a> Lowering<'a> {
 
     /// What is known of all values.
     pub(crate) fn facts(&self) -> Facts<'a> {
-        Facts { graph: self.graph, facts: self.facts }
+        self.known
     }
     /// The type and shape of a value.
     pub(crate) fn fact(&self, v: ValueId) -> Option<&'a Fact> {
-        self.facts[v.0 as usize].as_ref()
+        self.known.facts[v.0 as usize].as_ref()
     }
     /// The shape of a value, which must be known.
     pub(crate) fn shape(&self, v: ValueId) -> Result<&'a [usize]> {
-        let shape = self.facts[v.0 as usize].as_ref().and_then(|f| f.shape());
+        let shape = self.known.facts[v.0 as usize].as_ref().and_then(|f| f.shape());
         shape.ok_or_else(|| {
             Error::invalid(format!("the shape of \"{}\" is not known", self.graph.value(v).name))
         })

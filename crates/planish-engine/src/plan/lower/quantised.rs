@@ -133,10 +133,20 @@ pub(super) fn convolves(op: &dyn Operator) -> bool {
     op.is_op::<Conv>() || op.is_op::<ConvAdd>()
 }
 
-/// What becomes of each level, by the reference.
+/// What becomes of every level.
 fn table(quantised: &Quantised, node: &Node, facts: &Facts<'_>) -> Option<LevelTable> {
     let levels: Vec<u8> = (0..=255).collect();
-    let levels = Tensor::new(&[256], &levels).ok()?;
+    of_each_level(quantised, node, facts, &levels)?.try_into().ok()
+}
+
+/// What an operator that makes each level of one level makes of some, by the reference.
+pub(crate) fn of_each_level(
+    quantised: &Quantised,
+    node: &Node,
+    facts: &Facts<'_>,
+    levels: &[u8],
+) -> Option<Vec<u8>> {
+    let levels = Tensor::new(&[levels.len()], levels).ok()?;
     let mut inputs = vec![Some(&levels)];
     for index in 1..node.inputs.len() {
         inputs.push(match node.input(index) {
@@ -145,7 +155,7 @@ fn table(quantised: &Quantised, node: &Node, facts: &Facts<'_>) -> Option<LevelT
         });
     }
     let made = quantised.eval(&inputs, 1).ok()?.pop()?;
-    made.as_slice::<u8>().ok()?.try_into().ok()
+    Some(made.as_slice::<u8>().ok()?.to_vec())
 }
 
 /// What a convolution or matrix product on levels asks of the chooser.
