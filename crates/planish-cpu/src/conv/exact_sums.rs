@@ -83,6 +83,7 @@ impl ExactSums {
 
     /// Makes the sums of whole vectors of channels, from `channel` on, the numbers they stand for: `VECTORS` of each row.
     // Vectors are the outer loop, so that their constants are loaded once.
+    #[allow(clippy::needless_range_loop)]
     #[inline(always)]
     pub(super) fn finish<S: Simd, const VECTORS: usize, const ROWS: usize>(
         &self,

@@ -126,7 +126,7 @@ impl Lowering for GroupBlocks {
         if threads > 1 && blocks < 2 * threads {
             for block in 0..blocks {
                 // SAFETY: the source names output row `r` for row `r`; `workspace_len` covers its scratch.
-                unsafe { call.multiply(block, &all.from_channel(block * channels), scratch) };
+                unsafe { call.multiply(block, &all.beginning_at(block * channels), scratch) };
             }
             return;
         }
@@ -138,7 +138,7 @@ impl Lowering for GroupBlocks {
             // SAFETY: slots are disjoint pieces of the scratch memory, and nobody else uses this one meanwhile.
             let scratch = unsafe { slots.piece(slot * each, each) };
             // SAFETY: as above; `workspace_len` covers the scratch of each thread.
-            unsafe { call.multiply(block, &all.from_channel(block * channels), scratch) };
+            unsafe { call.multiply(block, &all.beginning_at(block * channels), scratch) };
         });
     }
 }

@@ -165,7 +165,7 @@ impl<'a, T: Element> LineRows<'a, T> {
     }
 
     /// The same of channels further on.
-    pub(super) fn from_channel(&self, channel: usize) -> LineRows<'a, T> {
+    pub(super) fn beginning_at(&self, channel: usize) -> LineRows<'a, T> {
         Self { image: self.image.wrapping_add(channel), ..*self }
     }
 }
