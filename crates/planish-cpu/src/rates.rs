@@ -9,8 +9,8 @@
 //! The defaults of each instruction set were fitted on one core and on two of a Zen 4 of 3.67 GHz; those beside the tile
 //! unit on a core and on two of an Emerald Rapids, where vectors are faster than that, the last cache is three times as slow
 //! and storing results takes longer: with its own rates networks take 5 to 10 % less in `f32`. Products on the tile unit
-//! themselves were not fitted, because a neighbour makes them two to three times as slow for seconds at a time: full tiles,
-//! once loaded, are multiplied at 2.9 TFLOP/s of `bf16`, and the rest of the time goes to load them.
+//! and of few bits are told from single layers instead, measured while no neighbour used the unit: it makes them two to three
+//! times as slow for seconds at a time.
 
 use crate::isa::Isa;
 use std::ops::AddAssign;
@@ -64,8 +64,8 @@ rates! {
     ResultVector "result vector" "A vector of a product's result, stored and finished" [5.7065 3.1307 2.3816 4.123]
     CollidingMultiplyAdd "colliding multiply-add" "What a multiply-add takes longer where rows meet in few sets of the \
         first-level cache" [0.0 0.0 0.0364 0.0297]
-    TileProduct "tile product" "A product of two full tiles on the tile unit" [0.0 0.0 5.5 5.5]
-    TileLoad "tile load" "A full tile of an operand, loaded" [0.0 0.0 9.0 9.0]
+    TileProduct "tile product" "A product of two full tiles on the tile unit" [0.0 0.0 5.5 4.0]
+    TileLoad "tile load" "A full tile of an operand, loaded" [0.0 0.0 9.0 3.0]
     WeightsByte "weights byte" "A byte of weights from beyond the second-level cache" [0.0147 0.0139 0.0079 0.026]
     WaitedByte "waited byte" "A byte of weights that the arithmetic is too short to hide" [0.0 0.0005 0.006 0.0129]
     MemoryByte "memory byte" "What a byte takes longer from memory than from the last cache" [0.0137 0.0293 0.0396 0.0565]
@@ -86,8 +86,8 @@ rates! {
     GroupedTap "grouped tap" "A tap of a vector of output channels" [1.5934 0.3495 0.4614 0.5213]
     GroupedVector "grouped vector" "A vector of a grouped result, stored and finished" [5.1815 1.9965 1.983 3.6397]
     GroupedPixel "grouped pixel" "A pixel of a grouped result, found" [9.5413 1.9277 1.1798 2.0599]
-    SignWord "sign word" "A word of signs of a vector of channels that is compared and counted" [2.6 0.75 0.23 0.23]
-    MaskedWord "masked word" "A word of each of a vector of channels that is compared, masked and counted" [3.9 0.85 0.3 0.3]
+    SignWord "sign word" "A word of signs of a vector of channels that is compared and counted" [2.6 0.75 0.23 0.3]
+    MaskedWord "masked word" "A word of each of a vector of channels that is compared, masked and counted" [3.9 0.85 0.3 0.35]
     BitVector "bit vector" "A vector of a result of bits, stored and finished" [4.0 2.5 1.6 1.6]
     PackedWord "packed word" "A word of bits that is packed" [8.0 1.0 0.5 0.5]
     WinogradInput "winograd input" "A vector of a point of a transformed input tile" [0.0 0.474 0.5807 1.8378]
